@@ -1,0 +1,187 @@
+//! The header every segment begins with; read and checked before one other byte is used.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::error::SegmentError;
+use crate::limits::LAYOUT_VERSION;
+use crate::row;
+use crate::segment::Mapping;
+
+/// Bytes reserved for the header.
+pub const HEADER_BYTES: u64 = 4096;
+/// "CLBTABLE" read as a little-endian integer.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"CLBTABLE");
+/// Geometry words a kind may keep in its header.
+pub const PARAMS: usize = 16;
+
+/// What a segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// Services, servers, ports: control writes.
+    Published = 1,
+    /// Next hops: control writes.
+    Neighbours = 2,
+    /// Sessions, counters, rings of one slot: its owner writes.
+    Slot = 3,
+    /// Keys, made once per boot.
+    Secrets = 4,
+    /// Health of the real servers.
+    Board = 5,
+}
+
+/// Shape: first page of a segment. Writer: its creator, once, checksum last. Readers: all. Units: bytes.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct SegmentHeader {
+    magic: AtomicU64,
+    layout: AtomicU32,
+    kind: AtomicU32,
+    bytes: AtomicU64,
+    fingerprint: AtomicU64,
+    boot_id: [AtomicU64; 2],
+    params: [AtomicU64; PARAMS],
+    checksum: AtomicU64,
+    reserved: [AtomicU64; 1],
+}
+row!(SegmentHeader, size 192, align 64, magic @ 0, layout @ 8, params @ 48, checksum @ 176);
+
+/// Geometry of a segment, as its kind reads it.
+pub type Params = [u64; PARAMS];
+
+impl SegmentHeader {
+    fn fields(&self) -> impl Iterator<Item = u64> + '_ {
+        [
+            self.magic.load(Ordering::Relaxed),
+            u64::from(self.layout.load(Ordering::Relaxed)) << 32 | u64::from(self.kind.load(Ordering::Relaxed)),
+            self.bytes.load(Ordering::Relaxed),
+            self.fingerprint.load(Ordering::Relaxed),
+            self.boot_id[0].load(Ordering::Relaxed),
+            self.boot_id[1].load(Ordering::Relaxed),
+        ]
+        .into_iter()
+        .chain(self.params.iter().map(|p| p.load(Ordering::Relaxed)))
+    }
+
+    fn sum(&self) -> u64 {
+        checksum(self.fields())
+    }
+}
+
+/// Writes the header of a fresh segment. The checksum goes last, released: a half-written header never passes [`check`].
+///
+/// # Errors
+/// The segment is smaller than a header.
+pub fn write(map: &Arc<Mapping>, kind: Kind, params: &Params) -> Result<(), SegmentError> {
+    let header = map.one::<SegmentHeader>(0)?;
+    let boot = boot_id();
+    header.magic.store(MAGIC, Ordering::Relaxed);
+    header.layout.store(LAYOUT_VERSION, Ordering::Relaxed);
+    header.kind.store(kind as u32, Ordering::Relaxed);
+    header.bytes.store(map.bytes(), Ordering::Relaxed);
+    header.fingerprint.store(crate::fingerprint(), Ordering::Relaxed);
+    header.boot_id[0].store(boot[0], Ordering::Relaxed);
+    header.boot_id[1].store(boot[1], Ordering::Relaxed);
+    for (to, from) in header.params.iter().zip(params) {
+        to.store(*from, Ordering::Relaxed);
+    }
+    // Pairs with the Acquire in `check`.
+    header.checksum.store(header.sum(), Ordering::Release);
+    Ok(())
+}
+
+/// Checks that `map` is a whole, undamaged segment of `kind` made by this layout; returns its geometry.
+///
+/// # Errors
+/// [`SegmentError::Foreign`] naming the field and both sides.
+pub fn check(map: &Arc<Mapping>, kind: Kind) -> Result<Params, SegmentError> {
+    let foreign = |field, found: String, expected: String, hint| {
+        Err(SegmentError::Foreign { path: map.path().into(), field, found, expected, hint })
+    };
+    let header = map.one::<SegmentHeader>(0)?;
+    // Pairs with the Release in `write`.
+    let sum = header.checksum.load(Ordering::Acquire);
+    let magic = header.magic.load(Ordering::Relaxed);
+    if magic != MAGIC {
+        return foreign(
+            "magic",
+            format!("{magic:#018x}"),
+            format!("{MAGIC:#018x}"),
+            "; hint: not a ContainerLB segment",
+        );
+    }
+    let layout = header.layout.load(Ordering::Relaxed);
+    if layout >> 16 != LAYOUT_VERSION >> 16 || layout > LAYOUT_VERSION {
+        return foreign(
+            "layout version",
+            layout_text(layout),
+            layout_text(LAYOUT_VERSION),
+            "; hint: run the version that made it, or drain and remove the tables",
+        );
+    }
+    let found = header.kind.load(Ordering::Relaxed);
+    if found != kind as u32 {
+        return foreign("kind", found.to_string(), format!("{} ({kind:?})", kind as u32), "");
+    }
+    let print = header.fingerprint.load(Ordering::Relaxed);
+    if print != crate::fingerprint() {
+        return foreign(
+            "layout fingerprint",
+            format!("{print:#018x}"),
+            format!("{:#018x}", crate::fingerprint()),
+            "; hint: same version number, other row sizes: a development build",
+        );
+    }
+    let bytes = header.bytes.load(Ordering::Relaxed);
+    if bytes != map.bytes() {
+        return foreign("size", bytes.to_string(), map.bytes().to_string(), "; hint: truncated or grown file");
+    }
+    if sum != header.sum() {
+        return foreign(
+            "header checksum",
+            format!("{sum:#018x}"),
+            format!("{:#018x}", header.sum()),
+            "; hint: damaged header",
+        );
+    }
+    let boot = boot_id();
+    let theirs = [header.boot_id[0].load(Ordering::Relaxed), header.boot_id[1].load(Ordering::Relaxed)];
+    if theirs != boot {
+        return foreign(
+            "boot id",
+            format!("{theirs:x?}"),
+            format!("{boot:x?}"),
+            "; hint: left over from before a reboot",
+        );
+    }
+    let mut params = [0; PARAMS];
+    for (to, from) in params.iter_mut().zip(&header.params) {
+        *to = from.load(Ordering::Relaxed);
+    }
+    Ok(params)
+}
+
+/// "1.0" of 0x0001_0000.
+#[must_use]
+pub fn layout_text(layout: u32) -> String {
+    format!("{}.{}", layout >> 16, layout & 0xffff)
+}
+
+/// The kernel's boot id, as two words; zeros where it cannot be read.
+#[must_use]
+pub fn boot_id() -> [u64; 2] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let word = |range| u64::from_str_radix(hex.get(range).unwrap_or("0"), 16).unwrap_or(0);
+    [word(0..16), word(16..32)]
+}
+
+/// 64-bit checksum of a sequence of words: detects damage, not malice (all writers are trusted).
+pub fn checksum(words: impl Iterator<Item = u64>) -> u64 {
+    let mut sum = 0x9E37_79B9_7F4A_7C15_u64;
+    for word in words {
+        sum = (sum ^ word).wrapping_mul(0xD6E8_FEB8_6659_FD93).rotate_left(29);
+    }
+    sum ^ (sum >> 32)
+}

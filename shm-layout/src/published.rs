@@ -1,0 +1,700 @@
+//! Published tables: services, real servers, local addresses, ports. Control writes, everybody reads.
+//!
+//! A *generation* is a directory block that names row versions; rows never change after the generation is published by
+//! one store of [`RootRow::current`]. Rows that no live directory names are control's to write again, once every live
+//! slot has passed a burst boundary ([`PulseRow::seen_generation`](crate::slot::PulseRow::seen_generation)).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::error::SegmentError;
+use crate::header::{self, Kind, PARAMS};
+use crate::limits::{
+    DIRECTORIES, MAX_LADDRS, MAX_PORT_ADDRS, MAX_PORT_GATEWAYS, MAX_PORTS, MAX_SLOTS, NAME_BYTES, NONE,
+};
+use crate::neighbours::Ip;
+use crate::row;
+use crate::segment::{Cursor, Mapping, One, Rows};
+use crate::session::TIMEOUTS;
+
+/// A name, NUL padded.
+pub type Name = [AtomicU64; NAME_BYTES / 8];
+
+/// Stores a name (cut at 32 bytes; config refuses longer ones).
+pub fn store_name(to: &Name, name: &str) {
+    for (i, word) in to.iter().enumerate() {
+        let mut bytes = [0; 8];
+        for (b, c) in bytes.iter_mut().zip(name.bytes().skip(i * 8)) {
+            *b = c;
+        }
+        word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+    }
+}
+
+/// Loads a name.
+#[must_use]
+pub fn load_name(from: &Name) -> String {
+    let bytes: Vec<u8> = from.iter().flat_map(|w| w.load(Ordering::Relaxed).to_le_bytes()).collect();
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Shape: one line. Writer: control. Readers: all.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct RootRow {
+    /// `generation << 8 | directory`; 0: nothing published yet.
+    pub current: AtomicU64,
+    /// Raised by 2 per publication, odd while node facts (ports, slots) are written: readers outside the quorum re-check.
+    pub sequence: AtomicU64,
+    /// Control's heartbeat, ms of CLOCK_BOOTTIME.
+    pub control_ms: AtomicU64,
+    /// Control's pid.
+    pub control_pid: AtomicU64,
+    /// Holder's heartbeat, ms. Holder writes.
+    pub holder_ms: AtomicU64,
+    /// Holder's pid. Holder writes.
+    pub holder_pid: AtomicU64,
+    reserved: [AtomicU64; 2],
+}
+row!(RootRow, size 64, align 64);
+
+/// An address with its prefix length (as if IPv6: an IPv4 /24 is 120).
+#[repr(C)]
+#[derive(Debug)]
+pub struct AddressRow {
+    /// See [`Ip`].
+    pub ip: [AtomicU64; 2],
+    /// Bits of the prefix, 0 = unused row.
+    pub prefix: AtomicU64,
+}
+row!(AddressRow, size 24, align 8);
+
+impl AddressRow {
+    /// The address, or `None` in an unused row.
+    #[must_use]
+    pub fn get(&self) -> Option<(Ip, u8)> {
+        let prefix = u8::try_from(self.prefix.load(Ordering::Relaxed)).ok().filter(|p| *p != 0)?;
+        Some(([self.ip[0].load(Ordering::Relaxed), self.ip[1].load(Ordering::Relaxed)], prefix))
+    }
+    /// Is `ip` in this prefix?
+    #[must_use]
+    pub fn contains(&self, ip: Ip) -> bool {
+        self.get().is_some_and(|(own, prefix)| {
+            let (a, b) = (u128::from(own[0]) << 64 | u128::from(own[1]), u128::from(ip[0]) << 64 | u128::from(ip[1]));
+            (a ^ b).leading_zeros() >= u32::from(prefix)
+        })
+    }
+}
+
+/// A port: facts that need a restart to change.
+///
+/// Shape: eight lines. Writer: control, before the first generation. Readers: workers, lbctl.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct PortRow {
+    /// 1: in use.
+    pub used: AtomicU32,
+    /// DPDK's number of it.
+    pub device: AtomicU32,
+    /// First slot.
+    pub first_slot: AtomicU32,
+    /// Slots (queue pairs).
+    pub slots: AtomicU32,
+    /// MTU of IP packets, bytes.
+    pub mtu: AtomicU32,
+    /// VLAN tag, 0 none.
+    pub vlan: AtomicU32,
+    /// [`port_flag`] bits.
+    pub flags: AtomicU32,
+    /// Steering method shown to the user, see [`steering`].
+    pub steering: AtomicU32,
+    /// MAC, first octet lowest.
+    pub mac: AtomicU64,
+    /// Addresses of its own.
+    pub addresses: [AddressRow; MAX_PORT_ADDRS],
+    /// Gateways (prefix unused, 1 = present).
+    pub gateways: [AddressRow; MAX_PORT_GATEWAYS],
+    /// Name.
+    pub name: Name,
+    reserved: [AtomicU64; 6],
+    reserved2: [AtomicU64; 8],
+}
+row!(PortRow, size 512, align 64);
+
+/// Bits of [`PortRow::flags`].
+pub mod port_flag {
+    /// The port computes IPv4 header checksums on TX.
+    pub const TX_IP_CHECKSUM: u32 = 1;
+    /// The port computes TCP and UDP checksums on TX.
+    pub const TX_L4_CHECKSUM: u32 = 2;
+    /// Workers cannot poll it: I/O threads of the holder do.
+    pub const PIPELINE: u32 = 4;
+    /// Has a kernel interface.
+    pub const KERNEL: u32 = 8;
+}
+
+/// Values of [`PortRow::steering`].
+pub mod steering {
+    /// The driver returns a flow to the queue that sent it (net_tap).
+    pub const DRIVER: u32 = 0;
+    /// A flow rule per local address.
+    pub const FLOW_RULE: u32 = 1;
+    /// Local ports chosen by RSS hash.
+    pub const RSS_PORT: u32 = 2;
+    /// Copying redirect alone.
+    pub const REDIRECT: u32 = 3;
+}
+
+/// A slot: which queue, whose home.
+///
+/// Shape: half a line. Writer: control, before the first generation. Readers: workers, holder, lbctl.
+#[repr(C, align(32))]
+#[derive(Debug)]
+pub struct SlotRow {
+    /// 1: in use.
+    pub used: AtomicU32,
+    /// Port (our number).
+    pub port: AtomicU32,
+    /// Queue pair of that port.
+    pub queue: AtomicU32,
+    /// Zone whose worker serves it.
+    pub zone: AtomicU32,
+    /// CPU of the thread that serves it.
+    pub cpu: AtomicU32,
+    reserved: [AtomicU32; 3],
+}
+row!(SlotRow, size 32, align 32);
+
+/// Forwarding modes, [`ServiceRow::mode`].
+pub mod mode {
+    /// Source and destination rewritten.
+    pub const FULLNAT: u8 = 0;
+}
+
+/// Schedulers, [`ServiceRow::scheduler`].
+pub mod scheduler {
+    /// Round robin.
+    pub const RR: u8 = 0;
+    /// Weighted round robin, smooth.
+    pub const WRR: u8 = 1;
+    /// Least connections.
+    pub const LC: u8 = 2;
+}
+
+/// Administrative states, [`MemberRow::admin`].
+pub mod admin {
+    /// Takes sessions.
+    pub const ENABLED: u8 = 0;
+    /// Takes no new ones.
+    pub const DRAIN: u8 = 1;
+    /// Takes no new ones, old ones are ended.
+    pub const DISABLED: u8 = 2;
+    /// Removed: row stays until its last session is gone.
+    pub const REMOVED: u8 = 3;
+    /// Removed at once: old sessions are ended.
+    pub const REMOVED_NOW: u8 = 4;
+}
+
+/// IP protocol numbers balanced.
+pub mod protocol {
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+}
+
+/// A version of a service.
+///
+/// Shape: three lines. Writer: control, before the generation that names it. Readers: workers, lbctl. Units: ms.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ServiceRow {
+    /// Id: never given again while a count for it is not 0.
+    pub id: AtomicU32,
+    /// Checksum of this row, its members and its sequence.
+    pub checksum: AtomicU32,
+    /// Virtual address.
+    pub vip: [AtomicU64; 2],
+    /// Virtual port.
+    pub port: AtomicU16,
+    /// [`protocol`].
+    pub protocol: AtomicU8,
+    /// [`mode`].
+    pub mode: AtomicU8,
+    /// [`scheduler`].
+    pub scheduler: AtomicU8,
+    /// [`service_flag`] bits.
+    pub flags: AtomicU8,
+    /// Reserved.
+    pub reserved0: AtomicU16,
+    /// First member row.
+    pub first_member: AtomicU32,
+    /// Members, removed ones included.
+    pub members: AtomicU32,
+    /// First place of the weighted sequence.
+    pub first_step: AtomicU32,
+    /// Places of the weighted sequence; 0 unless the scheduler needs one.
+    pub steps: AtomicU32,
+    /// Most sessions at once, 0 no limit.
+    pub max_sessions: AtomicU32,
+    /// Interval of the health check, ms: the window of the panic rule.
+    pub check_interval_ms: AtomicU32,
+    /// Timeout per state, ms.
+    pub timeouts: [AtomicU32; TIMEOUTS],
+    /// Reserved.
+    pub reserved1: [AtomicU32; 4],
+    /// Name.
+    pub name: Name,
+    /// Reserved.
+    pub reserved2: [AtomicU64; 4],
+}
+row!(ServiceRow, size 192, align 64, port @ 24, first_member @ 32, timeouts @ 56, name @ 112);
+
+/// Bits of [`ServiceRow::flags`].
+pub mod service_flag {
+    /// Panic rule on.
+    pub const PANIC: u8 = 1;
+    /// Deleted: no new sessions, kept until the last session is gone.
+    pub const REMOVED: u8 = 2;
+}
+
+/// A version of a real server within a service version.
+///
+/// Shape: one line. Writer: control, before the generation that names it. Readers: workers, lbctl.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct MemberRow {
+    /// Id: row of the counts and of the health board.
+    pub id: AtomicU32,
+    /// Tag of the id's present use; the board's cell carries the same.
+    pub tag: AtomicU32,
+    /// Address.
+    pub ip: [AtomicU64; 2],
+    /// Port.
+    pub port: AtomicU16,
+    /// Weight.
+    pub weight: AtomicU16,
+    /// [`admin`].
+    pub admin: AtomicU8,
+    /// [`protocol`].
+    pub protocol: AtomicU8,
+    /// Reserved.
+    pub reserved0: AtomicU16,
+    /// Index of its service in the directory.
+    pub service: AtomicU32,
+    /// Reserved.
+    pub reserved1: [AtomicU32; 7],
+}
+row!(MemberRow, size 64, align 64, port @ 24, service @ 32);
+
+/// A local address.
+///
+/// Shape: half a line. Writer: control. Readers: workers, lbctl.
+#[repr(C, align(32))]
+#[derive(Debug)]
+pub struct LocalRow {
+    /// Address.
+    pub ip: [AtomicU64; 2],
+    /// Port (ours) it is on.
+    pub port: AtomicU32,
+    /// First L4 port.
+    pub low: AtomicU16,
+    /// Last L4 port.
+    pub high: AtomicU16,
+    /// [`local_flag`] bits.
+    pub flags: AtomicU32,
+    reserved: AtomicU32,
+}
+row!(LocalRow, size 32, align 32);
+
+/// Bits of [`LocalRow::flags`].
+pub mod local_flag {
+    /// Removed from the configuration: no new sessions, still answered for while sessions use it.
+    pub const REMOVED: u32 = 1;
+}
+
+/// Head of a directory.
+///
+/// Shape: one line. Writer: control. Readers: all.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct DirectoryRow {
+    /// Generation; 0 while it is being written.
+    pub generation: AtomicU64,
+    /// Checksum over the head's counts and all arrays of the directory.
+    pub checksum: AtomicU64,
+    /// Places of `services` in use (holes are NONE).
+    pub services: AtomicU32,
+    /// Local addresses in use.
+    pub locals: AtomicU32,
+    /// Wall clock of the publication, seconds since 1970, for people.
+    pub published_at: AtomicU64,
+    reserved: [AtomicU64; 4],
+}
+row!(DirectoryRow, size 64, align 64);
+
+/// Sizes of the published tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishedGeometry {
+    /// Services (limit).
+    pub services: u64,
+    /// Real server ids (limit).
+    pub servers: u64,
+}
+
+impl PublishedGeometry {
+    /// Places of the VIP hash tables: at most half full.
+    #[must_use]
+    pub const fn vip_places(&self) -> u64 {
+        (self.services * 2).next_power_of_two()
+    }
+    /// Service row versions: the current ones, as many changed ones, and a few.
+    #[must_use]
+    pub const fn service_rows(&self) -> u64 {
+        self.services * 2 + 64
+    }
+    /// Member row versions.
+    #[must_use]
+    pub const fn member_rows(&self) -> u64 {
+        self.servers * 2 + 1024
+    }
+    /// Places for weighted sequences.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.servers * 8 + 65_536
+    }
+}
+
+/// Places of the local address hash.
+const LOCAL_PLACES: u64 = 2 * MAX_LADDRS as u64;
+
+/// Name of the file below `tables/`.
+pub const FILE: &str = "published";
+
+/// One generation's directory.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// Head.
+    pub head: One<DirectoryRow>,
+    /// Service row of each service index, or NONE.
+    pub services: Rows<AtomicU32>,
+    /// Hash of (address, port, protocol): service index + 1, 0 empty.
+    pub vips: Rows<AtomicU32>,
+    /// Hash of the address alone: index + 1 of a service that has it, 0 empty.
+    pub vip_addresses: Rows<AtomicU32>,
+    /// Member row of each server id, or NONE.
+    pub servers: Rows<AtomicU32>,
+    /// Hash of local addresses: place in `locals` + 1, 0 empty.
+    pub local_addresses: Rows<AtomicU32>,
+    /// Local addresses.
+    pub locals: Rows<LocalRow>,
+}
+
+impl Directory {
+    /// Checksum of everything a reader relies on.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        let head = [
+            self.head.generation.load(Ordering::Relaxed),
+            u64::from(self.head.services.load(Ordering::Relaxed)),
+            u64::from(self.head.locals.load(Ordering::Relaxed)),
+        ];
+        let arrays = [&self.services, &self.vips, &self.vip_addresses, &self.servers, &self.local_addresses];
+        let words = arrays.into_iter().flat_map(|rows| rows.iter().map(|w| u64::from(w.load(Ordering::Relaxed))));
+        let used = self.head.locals.load(Ordering::Relaxed) as usize;
+        let locals = self.locals.iter().take(used).flat_map(|row| {
+            let ports = u64::from(row.low.load(Ordering::Relaxed)) << 16 | u64::from(row.high.load(Ordering::Relaxed));
+            let place =
+                u64::from(row.port.load(Ordering::Relaxed)) << 32 | u64::from(row.flags.load(Ordering::Relaxed));
+            [row.ip[0].load(Ordering::Relaxed), row.ip[1].load(Ordering::Relaxed), ports, place]
+        });
+        header::checksum(head.into_iter().chain(words).chain(locals))
+    }
+
+    fn probe(rows: &Rows<AtomicU32>, hash: u64, mut hit: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mask = rows.len().wrapping_sub(1);
+        let start = usize::try_from(hash >> 32).unwrap_or(0);
+        for step in 0..rows.len() {
+            let place = rows.get(start.wrapping_add(step) & mask)?.load(Ordering::Relaxed);
+            if place == 0 {
+                return None;
+            }
+            if hit(place - 1) {
+                return Some(place - 1);
+            }
+        }
+        None
+    }
+}
+
+/// Mix for the VIP and local address hashes: writer and readers must agree; the keys come from the configuration alone,
+/// so it needs no secret.
+#[inline]
+#[must_use]
+pub fn address_hash(ip: Ip, port: u16, protocol: u8) -> u64 {
+    let mut x = ip[0] ^ ip[1].rotate_left(17) ^ u64::from(port) << 40 ^ u64::from(protocol) << 56;
+    x = (x ^ x >> 31).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (x ^ x >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9)
+}
+
+/// The published tables.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Sizes.
+    pub geometry: PublishedGeometry,
+    /// Current generation.
+    pub root: One<RootRow>,
+    /// Ports.
+    pub ports: Rows<PortRow>,
+    /// Slots.
+    pub slots: Rows<SlotRow>,
+    /// Directories.
+    pub directories: Vec<Directory>,
+    /// Service row versions.
+    pub services: Rows<ServiceRow>,
+    /// Member row versions.
+    pub members: Rows<MemberRow>,
+    /// Weighted sequences: member places within their service.
+    pub steps: Rows<AtomicU32>,
+}
+
+impl Published {
+    /// Bytes of the segment.
+    #[must_use]
+    pub fn bytes(geometry: PublishedGeometry) -> u64 {
+        let mut at = Cursor::after_header();
+        Self::walk(geometry, &mut at);
+        at.bytes()
+    }
+
+    fn walk(geometry: PublishedGeometry, at: &mut Cursor) -> ([u64; 6], [[u64; 7]; DIRECTORIES]) {
+        let root = at.take::<RootRow>(1);
+        let ports = at.take::<PortRow>(MAX_PORTS as u64);
+        let slots = at.take::<SlotRow>(MAX_SLOTS as u64);
+        let directories = std::array::from_fn(|_| {
+            [
+                at.take::<DirectoryRow>(1),
+                at.take::<AtomicU32>(geometry.services),
+                at.take::<AtomicU32>(geometry.vip_places()),
+                at.take::<AtomicU32>(geometry.vip_places()),
+                at.take::<AtomicU32>(geometry.servers),
+                at.take::<AtomicU32>(LOCAL_PLACES),
+                at.take::<LocalRow>(MAX_LADDRS as u64),
+            ]
+        });
+        let services = at.take::<ServiceRow>(geometry.service_rows());
+        let members = at.take::<MemberRow>(geometry.member_rows());
+        let steps = at.take::<AtomicU32>(geometry.steps());
+        ([root, ports, slots, services, members, steps], directories)
+    }
+
+    fn view(map: &Arc<Mapping>, geometry: PublishedGeometry) -> Result<Self, SegmentError> {
+        let ([root, ports, slots, services, members, steps], places) =
+            Self::walk(geometry, &mut Cursor::after_header());
+        let directory = |at: &[u64; 7]| -> Result<Directory, SegmentError> {
+            Ok(Directory {
+                head: map.one(at[0])?,
+                services: map.rows(at[1], geometry.services)?,
+                vips: map.rows(at[2], geometry.vip_places())?,
+                vip_addresses: map.rows(at[3], geometry.vip_places())?,
+                servers: map.rows(at[4], geometry.servers)?,
+                local_addresses: map.rows(at[5], LOCAL_PLACES)?,
+                locals: map.rows(at[6], MAX_LADDRS as u64)?,
+            })
+        };
+        Ok(Self {
+            geometry,
+            root: map.one(root)?,
+            ports: map.rows(ports, MAX_PORTS as u64)?,
+            slots: map.rows(slots, MAX_SLOTS as u64)?,
+            directories: places.iter().map(directory).collect::<Result<_, _>>()?,
+            services: map.rows(services, geometry.service_rows())?,
+            members: map.rows(members, geometry.member_rows())?,
+            steps: map.rows(steps, geometry.steps())?,
+        })
+    }
+
+    /// Makes empty tables in `map` (zeroed).
+    ///
+    /// # Errors
+    /// The mapping is too small.
+    pub fn format(map: &Arc<Mapping>, geometry: PublishedGeometry) -> Result<Self, SegmentError> {
+        let published = Self::view(map, geometry)?;
+        let mut params = [0; PARAMS];
+        params[..2].copy_from_slice(&[geometry.services, geometry.servers]);
+        header::write(map, Kind::Published, &params)?;
+        Ok(published)
+    }
+
+    /// Tables in anonymous memory, for tests.
+    ///
+    /// # Errors
+    /// Memory.
+    pub fn anonymous(geometry: PublishedGeometry) -> Result<Self, SegmentError> {
+        Self::format(&Mapping::anonymous(Self::bytes(geometry), false)?, geometry)
+    }
+
+    /// Opens the tables below `tables`.
+    ///
+    /// # Errors
+    /// Missing, foreign or damaged.
+    pub fn open(tables: &Path, writable: bool) -> Result<Self, SegmentError> {
+        let map = Mapping::open(&tables.join(FILE), writable)?;
+        let params = header::check(&map, Kind::Published)?;
+        Self::view(&map, PublishedGeometry { services: params[0], servers: params[1] })
+    }
+
+    /// The current generation and its directory; `None` before the first publication.
+    #[inline(always)]
+    #[must_use]
+    pub fn current(&self) -> Option<Generation> {
+        // Acquire pairs with the Release of `publish`: the directory and all rows it names are there.
+        let word = self.root.current.load(Ordering::Acquire);
+        let directory = usize::try_from(word & 0xff).unwrap_or(usize::MAX);
+        (word >> 8 != 0 && directory < self.directories.len()).then_some(Generation { number: word >> 8, directory })
+    }
+
+    /// Directory of a generation.
+    #[inline(always)]
+    #[must_use]
+    pub fn directory(&self, generation: Generation) -> &Directory {
+        &self.directories[generation.directory]
+    }
+
+    /// Index of the service at (address, port, protocol).
+    #[inline]
+    #[must_use]
+    pub fn find_service(&self, generation: Generation, ip: Ip, port: u16, protocol: u8) -> Option<u32> {
+        let directory = self.directory(generation);
+        Directory::probe(&directory.vips, address_hash(ip, port, protocol), |index| {
+            self.service(generation, index).is_some_and(|row| {
+                row.vip[1].load(Ordering::Relaxed) == ip[1]
+                    && row.vip[0].load(Ordering::Relaxed) == ip[0]
+                    && row.port.load(Ordering::Relaxed) == port
+                    && row.protocol.load(Ordering::Relaxed) == protocol
+            })
+        })
+    }
+
+    /// Is the address a VIP?
+    #[inline]
+    #[must_use]
+    pub fn is_vip(&self, generation: Generation, ip: Ip) -> bool {
+        let directory = self.directory(generation);
+        Directory::probe(&directory.vip_addresses, address_hash(ip, 0, 0), |index| {
+            self.service(generation, index).is_some_and(|row| {
+                row.vip[1].load(Ordering::Relaxed) == ip[1] && row.vip[0].load(Ordering::Relaxed) == ip[0]
+            })
+        })
+        .is_some()
+    }
+
+    /// The local address row of `ip`.
+    #[inline]
+    #[must_use]
+    pub fn find_local(&self, generation: Generation, ip: Ip) -> Option<&LocalRow> {
+        let directory = self.directory(generation);
+        let place = Directory::probe(&directory.local_addresses, address_hash(ip, 0, 0), |place| {
+            directory.locals.get(place as usize).is_some_and(|row| {
+                row.ip[1].load(Ordering::Relaxed) == ip[1] && row.ip[0].load(Ordering::Relaxed) == ip[0]
+            })
+        })?;
+        directory.locals.get(place as usize)
+    }
+
+    /// Service row of a service index.
+    #[inline]
+    #[must_use]
+    pub fn service(&self, generation: Generation, index: u32) -> Option<&ServiceRow> {
+        let row = self.directory(generation).services.get(index as usize)?.load(Ordering::Relaxed);
+        if row == NONE { None } else { self.services.get(row as usize) }
+    }
+
+    /// Members of a service version; empty when the row's numbers leave the arena.
+    #[inline]
+    #[must_use]
+    pub fn members(&self, service: &ServiceRow) -> &[MemberRow] {
+        let first = service.first_member.load(Ordering::Relaxed) as usize;
+        let count = service.members.load(Ordering::Relaxed) as usize;
+        self.members.get(first..first.saturating_add(count)).unwrap_or(&[])
+    }
+
+    /// Weighted sequence of a service version.
+    #[inline]
+    #[must_use]
+    pub fn steps(&self, service: &ServiceRow) -> &[AtomicU32] {
+        let first = service.first_step.load(Ordering::Relaxed) as usize;
+        let count = service.steps.load(Ordering::Relaxed) as usize;
+        self.steps.get(first..first.saturating_add(count)).unwrap_or(&[])
+    }
+
+    /// Member row of a server id; `None`: an orphan's id.
+    #[inline]
+    #[must_use]
+    pub fn server(&self, generation: Generation, id: u32) -> Option<&MemberRow> {
+        let row = self.directory(generation).servers.get(id as usize)?.load(Ordering::Relaxed);
+        if row == NONE { None } else { self.members.get(row as usize).filter(|m| m.id.load(Ordering::Relaxed) == id) }
+    }
+
+    /// Checksum of a service version with its members and sequence.
+    #[must_use]
+    pub fn service_sum(&self, service: &ServiceRow) -> u32 {
+        let r = Ordering::Relaxed;
+        let own = [
+            u64::from(service.id.load(r)) << 32 | u64::from(service.port.load(r)),
+            service.vip[0].load(r),
+            service.vip[1].load(r),
+            u64::from_le_bytes([
+                service.protocol.load(r),
+                service.mode.load(r),
+                service.scheduler.load(r),
+                service.flags.load(r),
+                0,
+                0,
+                0,
+                0,
+            ]),
+            u64::from(service.first_member.load(r)) << 32 | u64::from(service.members.load(r)),
+            u64::from(service.first_step.load(r)) << 32 | u64::from(service.steps.load(r)),
+            u64::from(service.max_sessions.load(r)) << 32 | u64::from(service.check_interval_ms.load(r)),
+        ];
+        let timeouts = service.timeouts.iter().map(|t| u64::from(t.load(r)));
+        let members = self.members(service).iter().flat_map(|m| {
+            let word = u64::from(m.port.load(r)) << 48
+                | u64::from(m.weight.load(r)) << 32
+                | u64::from(m.admin.load(r)) << 8
+                | u64::from(m.protocol.load(r));
+            [
+                u64::from(m.id.load(r)) << 32 | u64::from(m.tag.load(r)),
+                m.ip[0].load(r),
+                m.ip[1].load(r),
+                word,
+                u64::from(m.service.load(r)),
+            ]
+        });
+        let steps = self.steps(service).iter().map(|s| u64::from(s.load(r)));
+        let sum = header::checksum(own.into_iter().chain(timeouts).chain(members).chain(steps));
+        #[allow(clippy::cast_possible_truncation, reason = "both halves folded into 32 bits")]
+        {
+            (sum ^ sum >> 32) as u32
+        }
+    }
+}
+
+/// A generation a reader holds: its number and its directory block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Number, from 1.
+    pub number: u64,
+    /// Directory block.
+    pub directory: usize,
+}
+
+/// The slot that owns a local port: a pure function, so that any slot knows where a reply belongs.
+#[inline(always)]
+#[must_use]
+pub const fn owner_slot(local_port: u16, slots: u32) -> u32 {
+    if slots == 0 { 0 } else { local_port as u32 % slots }
+}

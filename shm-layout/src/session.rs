@@ -1,0 +1,174 @@
+//! The session record and the index bucket: one cache line each, settled byte by byte (docs/adr/0002-session-record.md).
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
+
+use crate::limits::BUCKET_KEYS;
+use crate::row;
+
+/// An IPv4 session.
+///
+/// Shape: one cache line. Writer: the slot's owner. Readers: lbctl, other slots (read-only), successor.
+/// Units: addresses and ports in host order; times in milliseconds of CLOCK_BOOTTIME, wrapping; sequence numbers as each
+/// side's peer sees them *on the server's side of the ISN shift for the server, on the client's side for the client*.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct SessionRow {
+    /// Client's address.
+    pub client_ip: AtomicU32,
+    /// Virtual address.
+    pub vip: AtomicU32,
+    /// Client's port.
+    pub client_port: AtomicU16,
+    /// Virtual port.
+    pub vip_port: AtomicU16,
+    /// Local address (FullNAT source towards the server).
+    pub local_ip: AtomicU32,
+    /// Real server's address.
+    pub server_ip: AtomicU32,
+    /// Local port.
+    pub local_port: AtomicU16,
+    /// Real server's port.
+    pub server_port: AtomicU16,
+    /// When a packet was last seen, ms.
+    pub last_seen: AtomicU32,
+    /// [`State`](crate::session::State); `FREE` when the record holds no session.
+    pub state: AtomicU8,
+    /// [`flag`] bits.
+    pub flags: AtomicU8,
+    /// Next hop towards the client: row of the neighbour table.
+    pub client_hop: AtomicU16,
+    /// Next hop towards the server.
+    pub server_hop: AtomicU16,
+    /// Tag of the client's next-hop row when it was taken: a recycled row is noticed.
+    pub client_hop_tag: AtomicU8,
+    /// Tag of the server's next-hop row.
+    pub server_hop_tag: AtomicU8,
+    /// Real server id.
+    pub server_id: AtomicU32,
+    /// Next record in the same wheel bucket or in the free list.
+    pub link: AtomicU32,
+    /// ISN shift added to what the client sends; the index of the extension record when [`flag::EXTENSION`] is set.
+    pub isn_shift: AtomicU32,
+    /// Highest sequence end seen, client then server, in the sender's own numbers.
+    pub end: [AtomicU32; 2],
+    /// Highest ack sent, client then server, in the numbers of the peer it acknowledges, as that peer sent them.
+    pub ack: [AtomicU32; 2],
+}
+row!(SessionRow, size 64, align 64,
+    client_ip @ 0, vip @ 4, client_port @ 8, vip_port @ 10, local_ip @ 12, server_ip @ 16, local_port @ 20,
+    server_port @ 22, last_seen @ 24, state @ 28, flags @ 29, client_hop @ 30, server_hop @ 32, client_hop_tag @ 34,
+    server_id @ 36, link @ 40, isn_shift @ 44, end @ 48, ack @ 56);
+
+/// Bits of [`SessionRow::flags`].
+pub mod flag {
+    /// UDP, else TCP.
+    pub const UDP: u8 = 1;
+    /// `isn_shift` is the index of an extension record, which holds the shift.
+    pub const EXTENSION: u8 = 2;
+    /// Client has sent FIN.
+    pub const CLIENT_FIN: u8 = 4;
+    /// Server has sent FIN.
+    pub const SERVER_FIN: u8 = 8;
+    /// Keys are in the index. Clear: the record waits for the wheel to let go of it.
+    pub const INDEXED: u8 = 16;
+    /// Counted as active at its server.
+    pub const COUNTED: u8 = 32;
+}
+
+/// Where a session stands. Order: index of [`ServiceRow::timeouts`](crate::published::ServiceRow::timeouts).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum State {
+    /// No session in the record.
+    Free = 0,
+    /// SYN forwarded.
+    SynSent = 1,
+    /// SYN-ACK forwarded.
+    SynRecv = 2,
+    /// Handshake complete.
+    Established = 3,
+    /// One side has sent FIN.
+    FinWait = 4,
+    /// The FIN is acknowledged, the other side may still send.
+    CloseWait = 5,
+    /// Both have sent FIN.
+    LastAck = 6,
+    /// Both FINs acknowledged.
+    TimeWait = 7,
+    /// Reset.
+    Close = 8,
+    /// UDP.
+    Udp = 9,
+}
+
+impl State {
+    /// All states that a live session may have.
+    pub const ALL: [Self; 10] = [
+        Self::Free,
+        Self::SynSent,
+        Self::SynRecv,
+        Self::Established,
+        Self::FinWait,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::TimeWait,
+        Self::Close,
+        Self::Udp,
+    ];
+    /// Of a byte in a record; `None` when damaged.
+    #[inline]
+    #[must_use]
+    pub fn of(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+    /// Name in `session list`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::SynSent => "syn-sent",
+            Self::SynRecv => "syn-recv",
+            Self::Established => "established",
+            Self::FinWait => "fin-wait",
+            Self::CloseWait => "close-wait",
+            Self::LastAck => "last-ack",
+            Self::TimeWait => "time-wait",
+            Self::Close => "close",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Timeouts a service carries: one per [`State`].
+pub const TIMEOUTS: usize = State::ALL.len();
+
+/// A bucket of the session index.
+///
+/// Shape: one cache line. Writer: the slot's owner. Readers: owner, other slots (read-only). Tag 0 = empty place.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct BucketRow {
+    /// High bits of the key's hash, never 0.
+    pub tags: [AtomicU16; BUCKET_KEYS],
+    /// Session record of each tag.
+    pub records: [AtomicU32; BUCKET_KEYS],
+    /// Keys whose first bucket this is and that lie in their second: 0 spares a lookup the second line.
+    pub overflow: AtomicU32,
+}
+row!(BucketRow, size 64, align 64, tags @ 0, records @ 20, overflow @ 60);
+
+/// Extension record, for SYN proxy, PROXY v2 and timestamp translation: its place is reserved, its words are settled
+/// with the features that need it. Shape: one cache line. Writer: the slot's owner.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ExtensionRow {
+    /// ISN shift of the session (its own word holds this record's index).
+    pub isn_shift: AtomicU32,
+    /// The session it belongs to, for recovery.
+    pub session: AtomicU32,
+    /// Next free extension record.
+    pub link: AtomicU32,
+    /// Reserved.
+    pub reserved: [AtomicU32; 13],
+}
+row!(ExtensionRow, size 64, align 64);

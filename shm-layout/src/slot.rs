@@ -1,0 +1,450 @@
+//! The live tables of one slot: ownership, intent, counters, ledger, rings, sessions, index, wheel.
+//!
+//! A slot is a queue pair with its buffer pool, session table and port partition; it is fixed for the life of the
+//! tables. The thread that owns it changes; everything here passes with it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::counters::CounterBlock;
+use crate::error::SegmentError;
+use crate::header::{self, Kind, PARAMS};
+use crate::limits::{
+    CONTROL_RING_BYTES, MAX_SLOTS, NEIGH_WAIT, RX_BURST, TX_HELD, WHEEL_BUCKETS, index_buckets, ring_bytes,
+};
+use crate::ring::Ring;
+use crate::row;
+use crate::segment::{Cursor, Mapping, One, Rows};
+use crate::session::{BucketRow, ExtensionRow, SessionRow};
+
+/// Whose the slot is.
+///
+/// Shape: two lines. Writer: whoever owns the slot (take-over: the successor, after release or confirmed death).
+/// Readers: all.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct OwnerRow {
+    /// `pid << 32 | incarnation`; 0: nobody yet. Taken by one store (the holder admits one taker at a time).
+    pub owner: AtomicU64,
+    /// Start time of that pid (clock ticks since boot, /proc/PID/stat field 22): a reused pid is noticed.
+    pub owner_start: AtomicU64,
+    /// [`HAND`] states; the futex a successor sleeps on.
+    pub hand: AtomicU32,
+    /// Zone of the owner.
+    pub zone: AtomicU32,
+    /// Lane of the owner: 0 = a, 1 = b.
+    pub lane: AtomicU32,
+    /// CPU of the owning thread.
+    pub cpu: AtomicU32,
+    /// Thread id of the owning thread.
+    pub tid: AtomicU32,
+    /// Layout version the owner was built with.
+    pub layout: AtomicU32,
+    /// Version text of the owner, NUL padded.
+    pub version: [AtomicU64; 2],
+    /// Deaths of owners so far.
+    pub deaths: AtomicU64,
+    reserved: [AtomicU64; 7],
+}
+row!(OwnerRow, size 128, align 64);
+
+/// States of [`OwnerRow::hand`].
+pub mod hand {
+    /// No owner, or the owner has let go in order.
+    pub const RELEASED: u32 = 0;
+    /// Owned.
+    pub const OWNED: u32 = 1;
+    /// A successor asks for it: the owner ends its burst and releases.
+    pub const OFFERED: u32 = 2;
+}
+
+/// What the owner tells once per loop.
+///
+/// Shape: one line. Writer: owner. Readers: holder, control, lbctl. Units: milliseconds of CLOCK_BOOTTIME, nanoseconds.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct PulseRow {
+    /// Last loop, ms.
+    pub heartbeat_ms: AtomicU64,
+    /// Generation in use; [`SEEN_IDLE`]: reads nothing; [`SEEN_JOINING`]: about to read, reclaims nothing.
+    pub seen_generation: AtomicU64,
+    /// Time spent in loops that had work, ns.
+    pub busy_ns: AtomicU64,
+    /// Time since the slot was taken, ns.
+    pub total_ns: AtomicU64,
+    /// Loops.
+    pub polls: AtomicU64,
+    /// Loops with work.
+    pub busy_polls: AtomicU64,
+    /// Records quarantined.
+    pub quarantined: AtomicU64,
+    reserved: AtomicU64,
+}
+row!(PulseRow, size 64, align 64);
+
+/// [`PulseRow::seen_generation`] of a slot that nobody serves.
+pub const SEEN_IDLE: u64 = u64::MAX;
+/// [`PulseRow::seen_generation`] while a reader joins.
+pub const SEEN_JOINING: u64 = 0;
+
+/// The change in progress: enough to finish or undo it in constant time.
+///
+/// Shape: one line. Writer: owner. Reader: the next owner. `op` is stored last when an intent is set, first when it is
+/// cleared.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct IntentRow {
+    /// Operation; 0: none.
+    pub op: AtomicU32,
+    /// Session record.
+    pub record: AtomicU32,
+    /// Index places touched: `bucket * 16 + place`.
+    pub place: [AtomicU32; 2],
+    /// Wheel bucket.
+    pub wheel: AtomicU32,
+    /// Real server id.
+    pub server: AtomicU32,
+    /// Service index.
+    pub service: AtomicU32,
+    /// Old values, by operation.
+    pub old: [AtomicU32; 9],
+}
+row!(IntentRow, size 64, align 64);
+
+/// Words of the session table that are not per record.
+///
+/// Shape: one line. Writer: owner. Readers: lbctl, successor.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct TableRow {
+    /// First free record that was used before, or NONE.
+    pub free: AtomicU32,
+    /// First record never used.
+    pub fresh: AtomicU32,
+    /// Sessions in the index.
+    pub active: AtomicU32,
+    /// Records in use: active ones and those the wheel still holds.
+    pub records: AtomicU32,
+    /// Tick the wheel has reached.
+    pub tick: AtomicU32,
+    /// Record a sweep has reached, or NONE.
+    pub sweep: AtomicU32,
+    /// Extension records: first free, first never used.
+    pub extension_free: AtomicU32,
+    /// See above.
+    pub extension_fresh: AtomicU32,
+    /// Random state of the port picker.
+    pub random: AtomicU64,
+    /// Sessions begun since the tables were made.
+    pub created: AtomicU64,
+    /// Sessions ended.
+    pub ended: AtomicU64,
+    reserved: AtomicU64,
+}
+row!(TableRow, size 64, align 64);
+
+/// What one slot counts for one real server.
+///
+/// Shape: one line. Writer: owner. Readers: all slots (least-connection), control, lbctl. Units: sessions, packets, bytes.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ServerCountRow {
+    /// Live sessions.
+    pub active: AtomicU32,
+    /// Tag of the server the counts belong to.
+    pub tag: AtomicU32,
+    /// Sessions begun.
+    pub total: AtomicU64,
+    /// From clients.
+    pub packets_in: AtomicU64,
+    /// To clients.
+    pub packets_out: AtomicU64,
+    /// From clients, IP bytes.
+    pub bytes_in: AtomicU64,
+    /// To clients, IP bytes.
+    pub bytes_out: AtomicU64,
+    reserved: [AtomicU64; 2],
+}
+row!(ServerCountRow, size 64, align 64);
+
+/// What one slot counts for one service.
+///
+/// Shape: one line. Writer: owner. Readers: all slots (`max_sessions`), control, lbctl.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ServiceCountRow {
+    /// Live sessions.
+    pub active: AtomicU32,
+    /// Id of the service the counts belong to.
+    pub id: AtomicU32,
+    /// Sessions begun.
+    pub total: AtomicU64,
+    /// New sessions refused.
+    pub refused: AtomicU64,
+    reserved: [AtomicU64; 5],
+}
+row!(ServiceCountRow, size 64, align 64);
+
+/// Addresses of the packet buffers the owner holds: the arrays handed to DPDK themselves, so that the ledger of what a
+/// dead owner held costs nothing. 0 = none.
+///
+/// Shape: lines. Writer: owner. Reader: the next owner. Units: virtual addresses, alike in all EAL processes.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct LedgerRow {
+    /// Burst taken.
+    pub rx: [AtomicU64; RX_BURST],
+    /// Packets to send, unsent rest first.
+    pub tx: [AtomicU64; TX_HELD],
+    /// Packets waiting for a neighbour.
+    pub wait: [AtomicU64; NEIGH_WAIT],
+}
+row!(LedgerRow, size 8 * (RX_BURST + TX_HELD + NEIGH_WAIT), align 64);
+
+/// Sizes of a slot's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotGeometry {
+    /// This slot's number.
+    pub slot: u32,
+    /// Slots of the appliance.
+    pub slots: u32,
+    /// Session records.
+    pub sessions: u64,
+    /// Real servers (ids).
+    pub servers: u64,
+    /// Services.
+    pub services: u64,
+    /// Extension records.
+    pub extensions: u64,
+}
+
+/// Offsets of the parts, and the whole size.
+#[derive(Clone, Copy, Debug)]
+struct Offsets {
+    owner: u64,
+    pulse: u64,
+    intent: u64,
+    table: u64,
+    counters: u64,
+    ledger: u64,
+    wheel: u64,
+    to_control: u64,
+    from_control: u64,
+    rings: u64,
+    servers: u64,
+    services: u64,
+    buckets: u64,
+    sessions: u64,
+    extensions: u64,
+    bytes: u64,
+}
+
+impl SlotGeometry {
+    /// Index buckets.
+    #[must_use]
+    pub const fn buckets(&self) -> u64 {
+        index_buckets(self.sessions)
+    }
+
+    fn ring_bytes(&self) -> usize {
+        ring_bytes(self.slots as usize)
+    }
+
+    fn offsets(&self) -> Offsets {
+        let mut at = Cursor::after_header();
+        let owner = at.take::<OwnerRow>(1);
+        let pulse = at.take::<PulseRow>(1);
+        let intent = at.take::<IntentRow>(1);
+        let table = at.take::<TableRow>(1);
+        let counters = at.take::<CounterBlock>(1);
+        let ledger = at.take::<LedgerRow>(1);
+        let wheel = at.take::<AtomicU32>(WHEEL_BUCKETS as u64);
+        let to_control = at.take::<u8>(Ring::segment_bytes(CONTROL_RING_BYTES));
+        let from_control = at.take::<u8>(Ring::segment_bytes(CONTROL_RING_BYTES));
+        let rings = at.take::<u8>(u64::from(self.slots) * Ring::segment_bytes(self.ring_bytes()));
+        let servers = at.take::<ServerCountRow>(self.servers);
+        let services = at.take::<ServiceCountRow>(self.services);
+        let buckets = at.take::<BucketRow>(self.buckets());
+        let sessions = at.take::<SessionRow>(self.sessions);
+        let extensions = at.take::<ExtensionRow>(self.extensions);
+        Offsets {
+            owner,
+            pulse,
+            intent,
+            table,
+            counters,
+            ledger,
+            wheel,
+            to_control,
+            from_control,
+            rings,
+            servers,
+            services,
+            buckets,
+            sessions,
+            extensions,
+            bytes: at.bytes(),
+        }
+    }
+
+    /// Bytes of the whole segment.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.offsets().bytes
+    }
+
+    fn params(&self) -> [u64; PARAMS] {
+        let mut params = [0; PARAMS];
+        params[..6].copy_from_slice(&[
+            u64::from(self.slot),
+            u64::from(self.slots),
+            self.sessions,
+            self.servers,
+            self.services,
+            self.extensions,
+        ]);
+        params
+    }
+
+    fn from_params(params: &[u64; PARAMS]) -> Option<Self> {
+        let geometry = Self {
+            slot: u32::try_from(params[0]).ok()?,
+            slots: u32::try_from(params[1]).ok()?,
+            sessions: params[2],
+            servers: params[3],
+            services: params[4],
+            extensions: params[5],
+        };
+        (geometry.slot < geometry.slots && geometry.slots as usize <= MAX_SLOTS).then_some(geometry)
+    }
+}
+
+/// All tables of one slot.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Sizes.
+    pub geometry: SlotGeometry,
+    /// Whose it is.
+    pub owner: One<OwnerRow>,
+    /// Heartbeat and generation.
+    pub pulse: One<PulseRow>,
+    /// Change in progress.
+    pub intent: One<IntentRow>,
+    /// Heads of the session table.
+    pub table: One<TableRow>,
+    /// Counters.
+    pub counters: One<CounterBlock>,
+    /// Buffers held.
+    pub ledger: One<LedgerRow>,
+    /// Heads of the timer wheel.
+    pub wheel: Rows<AtomicU32>,
+    /// Frames and requests to control. Producer: owner.
+    pub to_control: Ring,
+    /// Frames and orders from control. Consumer: owner.
+    pub from_control: Ring,
+    /// Ring from each other slot (own place unused). Consumer: owner.
+    pub inbound: Vec<Ring>,
+    /// Counts by server id.
+    pub servers: Rows<ServerCountRow>,
+    /// Counts by service index.
+    pub services: Rows<ServiceCountRow>,
+    /// Session index.
+    pub buckets: Rows<BucketRow>,
+    /// Session records.
+    pub sessions: Rows<SessionRow>,
+    /// Extension records.
+    pub extensions: Rows<ExtensionRow>,
+}
+
+impl Slot {
+    /// Makes the tables of a fresh slot in `map` (zeroed) and writes its header.
+    ///
+    /// # Errors
+    /// The mapping is too small.
+    pub fn format(map: &Arc<Mapping>, geometry: SlotGeometry) -> Result<Self, SegmentError> {
+        let slot = Self::view(map, geometry)?;
+        slot.pulse.seen_generation.store(SEEN_IDLE, Ordering::Relaxed); // Relaxed: published by the header's checksum.
+        slot.table.free.store(crate::limits::NONE, Ordering::Relaxed);
+        slot.table.sweep.store(crate::limits::NONE, Ordering::Relaxed);
+        slot.table.extension_free.store(crate::limits::NONE, Ordering::Relaxed);
+        for head in slot.wheel.iter() {
+            head.store(crate::limits::NONE, Ordering::Relaxed);
+        }
+        header::write(map, Kind::Slot, &geometry.params())?;
+        Ok(slot)
+    }
+
+    /// A slot in anonymous memory, for tests and benchmarks.
+    ///
+    /// # Errors
+    /// Memory.
+    pub fn anonymous(geometry: SlotGeometry, huge: bool) -> Result<Self, SegmentError> {
+        Self::format(&Mapping::anonymous(geometry.bytes(), huge)?, geometry)
+    }
+
+    /// Opens `slot-N` below `tables`, header checked.
+    ///
+    /// # Errors
+    /// Missing, foreign or damaged.
+    pub fn open(tables: &Path, slot: u32, writable: bool) -> Result<Self, SegmentError> {
+        let map = Mapping::open(&tables.join(file_name(slot)), writable)?;
+        let params = header::check(&map, Kind::Slot)?;
+        let foreign = || SegmentError::Foreign {
+            path: map.path().into(),
+            field: "geometry",
+            found: format!("{params:?}"),
+            expected: format!("slot {slot} of at most {MAX_SLOTS}"),
+            hint: "",
+        };
+        let geometry = SlotGeometry::from_params(&params).filter(|g| g.slot == slot).ok_or_else(foreign)?;
+        Self::view(&map, geometry)
+    }
+
+    fn view(map: &Arc<Mapping>, geometry: SlotGeometry) -> Result<Self, SegmentError> {
+        let at = geometry.offsets();
+        let ring = geometry.ring_bytes();
+        let inbound = (0..u64::from(geometry.slots))
+            .map(|from| Ring::at(map, at.rings + from * Ring::segment_bytes(ring), ring))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            geometry,
+            owner: map.one(at.owner)?,
+            pulse: map.one(at.pulse)?,
+            intent: map.one(at.intent)?,
+            table: map.one(at.table)?,
+            counters: map.one(at.counters)?,
+            ledger: map.one(at.ledger)?,
+            wheel: map.rows(at.wheel, WHEEL_BUCKETS as u64)?,
+            to_control: Ring::at(map, at.to_control, CONTROL_RING_BYTES)?,
+            from_control: Ring::at(map, at.from_control, CONTROL_RING_BYTES)?,
+            inbound,
+            servers: map.rows(at.servers, geometry.servers)?,
+            services: map.rows(at.services, geometry.services)?,
+            buckets: map.rows(at.buckets, geometry.buckets())?,
+            sessions: map.rows(at.sessions, geometry.sessions)?,
+            extensions: map.rows(at.extensions, geometry.extensions)?,
+        })
+    }
+}
+
+/// Name of a slot's file below `tables/`. No name there contains `map_`: DPDK unlinks such files.
+#[must_use]
+pub fn file_name(slot: u32) -> String {
+    format!("slot-{slot}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_per_session_stay_below_the_promise() {
+        let small = SlotGeometry { slot: 0, slots: 4, sessions: 0, servers: 1024, services: 64, extensions: 0 };
+        let large = SlotGeometry { sessions: 10_000_000, ..small };
+        let per = (large.bytes() - small.bytes()) as f64 / 10e6;
+        println!("bytes per session with index: {per:.2}");
+        assert!(per <= 96.0);
+        assert!(large.bytes() <= 1 << 30);
+    }
+}
