@@ -1,0 +1,248 @@
+//! Kill-safe mbuf pools.
+//!
+//! One pool per RX queue: a single-producer, single-consumer ring and **no lcore cache**. Only the slot's
+//! owner takes and gives. With stock shared pools 48 of 60 kills hang the next user for ever, with caches
+//! about half the kills leave an mbuf twice in the pool; with this kind and [`Pool::recover`] neither happens.
+
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_void};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use dpdk_sys as sys;
+
+use crate::mbuf::{HEADROOM, Mbuf, Raw};
+use crate::{rte_errno, strerror};
+
+/// The ring behind the pool: one producer, one consumer.
+const OPS: &CStr = c"ring_sp_sc";
+
+/// Why a pool was not made or found.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// Not a name DPDK takes.
+    #[error("pool name {0:?} is not valid: 1 to {max} bytes without NUL", max = sys::LB_MEMPOOL_NAMESIZE - 1)]
+    Name(String),
+    /// DPDK refused.
+    #[error("pool {name} of {count} packets of {room} bytes was not made: {reason}; give the EAL more memory?")]
+    Create {
+        /// The pool's name.
+        name: String,
+        /// Packets asked for.
+        count: u32,
+        /// Bytes each.
+        room: u16,
+        /// DPDK's text.
+        reason: String,
+    },
+    /// There is none of that name (or the primary has not made it yet).
+    #[error("pool {0} does not exist in this EAL: another file prefix, or the primary has not made it yet")]
+    Missing(String),
+    /// It exists but a kill could break it.
+    #[error("pool {0} is not single-producer, single-consumer without a cache: made by another program?")]
+    NotKillSafe(String),
+}
+
+/// A pool. A handle: dropping it frees nothing; pools live as long as the primary's EAL.
+///
+/// `Send` but not `Sync`: one thread at a time. That no other *process* takes or gives is the caller's
+/// business (slot ownership).
+pub struct Pool {
+    name: String,
+    ptr: NonNull<sys::rte_mempool>,
+    objects: Objects,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+// SAFETY: the pool has no tie to a thread: no lcore cache, and its ring only wants one user at a time, which
+// `!Sync` gives within the process.
+unsafe impl Send for Pool {}
+
+impl Pool {
+    /// Makes a pool of `count` packets with `data_room` bytes each behind the headroom (primary only).
+    ///
+    /// `socket` is the NUMA node, `None` any. Memory: about `count × (data_room + 384)` bytes.
+    pub fn create(name: &str, count: u32, data_room: u16, socket: Option<i32>) -> Result<Pool, PoolError> {
+        let c_name = pool_name(name)?;
+        let room = data_room.saturating_add(HEADROOM);
+        let socket = socket.unwrap_or(-1); // SOCKET_ID_ANY
+        // SAFETY: NUL-terminated names; cache 0, private size 0; EAL is started (else DPDK returns NULL).
+        let ptr =
+            unsafe { sys::rte_pktmbuf_pool_create_by_ops(c_name.as_ptr(), count, 0, 0, room, socket, OPS.as_ptr()) };
+        match NonNull::new(ptr) {
+            Some(ptr) => Self::from_ptr(name, ptr),
+            None => {
+                let reason = strerror(rte_errno());
+                Err(PoolError::Create { name: name.to_owned(), count, room, reason })
+            }
+        }
+    }
+
+    /// Finds the pool of this name (primary and secondary).
+    pub fn lookup(name: &str) -> Result<Pool, PoolError> {
+        let c_name = pool_name(name)?;
+        // SAFETY: a NUL-terminated name.
+        let ptr = unsafe { sys::rte_mempool_lookup(c_name.as_ptr()) };
+        Self::from_ptr(name, NonNull::new(ptr).ok_or_else(|| PoolError::Missing(name.to_owned()))?)
+    }
+
+    fn from_ptr(name: &str, ptr: NonNull<sys::rte_mempool>) -> Result<Pool, PoolError> {
+        let pool = Pool { name: name.to_owned(), ptr, objects: Objects::of(ptr), not_sync: PhantomData };
+        // SAFETY: a live pool; the field is a u32 at that place.
+        let cache: u32 = unsafe { ptr.as_ptr().byte_add(sys::LB_POOL_CACHE_SIZE as usize).cast::<u32>().read() };
+        if cache != 0 || !pool.ring().is_sp_sc() {
+            return Err(PoolError::NotKillSafe(name.to_owned()));
+        }
+        Ok(pool)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Packets in all.
+    pub fn count(&self) -> u32 {
+        self.objects.count
+    }
+
+    /// Packets that lie in the pool now.
+    pub fn available(&self) -> u32 {
+        // SAFETY: a live pool.
+        unsafe { sys::rte_mempool_avail_count(self.as_ptr()) }
+    }
+
+    /// Bytes a packet of this pool can have, behind the headroom.
+    pub fn data_room(&self) -> u16 {
+        // SAFETY: a live pool of mbufs.
+        unsafe { sys::lb_data_room(self.as_ptr()) }.saturating_sub(HEADROOM)
+    }
+
+    /// Takes one packet, empty. `None`: the pool is empty. See [`Ledger::alloc`](crate::Ledger::alloc) for one
+    /// that a crash gives back.
+    pub fn alloc(&self) -> Option<Mbuf> {
+        let mut m = std::ptr::null_mut();
+        // SAFETY: a live pool and room for one pointer; one thread (`!Sync`).
+        if unsafe { sys::lb_alloc_bulk(self.as_ptr(), &raw mut m, 1) } != 0 {
+            return None;
+        }
+        // SAFETY: fresh from the pool, named by nobody.
+        NonNull::new(m).map(|m| unsafe { Mbuf::from_raw(Raw(m)) })
+    }
+
+    /// Gives a packet back; the same as dropping it.
+    pub fn free(&self, packet: Mbuf) {
+        drop(packet);
+    }
+
+    /// Whether `addr` is the address of one of this pool's mbufs. A few cycles: every access through a ledger
+    /// asks.
+    #[inline(always)]
+    pub fn owns(&self, addr: u64) -> bool {
+        self.objects.index(addr).is_some()
+    }
+
+    /// Which of the pool's mbufs lies at `addr`, from 0.
+    #[inline(always)]
+    pub(crate) fn index(&self, addr: u64) -> Option<u32> {
+        self.objects.index(addr)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::rte_mempool {
+        self.ptr.as_ptr()
+    }
+
+    pub(crate) fn ring(&self) -> crate::recover::Ring {
+        // SAFETY: a live pool; `pool_data` is its ring (checked on construction by its sync types).
+        let ring = unsafe { self.as_ptr().byte_add(sys::LB_POOL_RING as usize).cast::<*mut sys::rte_ring>().read() };
+        crate::recover::Ring(NonNull::new(ring).expect("a pool of ring_sp_sc has a ring"))
+    }
+}
+
+fn pool_name(name: &str) -> Result<CString, PoolError> {
+    let fits = !name.is_empty() && name.len() < sys::LB_MEMPOOL_NAMESIZE as usize;
+    CString::new(name).ok().filter(|_| fits).ok_or_else(|| PoolError::Name(name.to_owned()))
+}
+
+/// Where a pool's mbufs lie: normally `first + i × step`, in general a sorted list.
+struct Objects {
+    count: u32,
+    first: u64,
+    /// Bytes from the first to the last.
+    span: u64,
+    /// ⌈2⁶⁴ / step⌉, 0 if the places are irregular. (Lemire, Kaser, Kurz 2019: exact for 32-bit dividends.)
+    reciprocal: u64,
+    irregular: Vec<u64>,
+}
+
+impl Objects {
+    fn of(pool: NonNull<sys::rte_mempool>) -> Self {
+        unsafe extern "C" fn each(_: *mut sys::rte_mempool, list: *mut c_void, obj: *mut c_void, _: u32) {
+            // SAFETY: `list` is the Vec below, borrowed by nobody else during the walk.
+            unsafe { &mut *list.cast::<Vec<u64>>() }.push(obj.expose_provenance() as u64);
+        }
+        let mut all: Vec<u64> = Vec::new();
+        // SAFETY: a live pool; the callback gets what it expects.
+        unsafe { sys::rte_mempool_obj_iter(pool.as_ptr(), Some(each), (&raw mut all).cast()) };
+        Self::from_addresses(all)
+    }
+
+    fn from_addresses(mut all: Vec<u64>) -> Self {
+        all.sort_unstable();
+        let count = u32::try_from(all.len()).expect("DPDK counts objects in u32");
+        let (first, last) = (all.first().copied().unwrap_or(0), all.last().copied().unwrap_or(0));
+        let span = last - first;
+        let step = if count > 1 { all[1] - all[0] } else { u64::from(sys::LB_MBUF_SIZE) };
+        let regular = count > 0 && u32::try_from(span).is_ok() && all.windows(2).all(|w| w[1] - w[0] == step);
+        if regular {
+            let reciprocal = u64::MAX / step + 1;
+            Objects { count, first, span, reciprocal, irregular: Vec::new() }
+        } else {
+            Objects { count, first, span, reciprocal: 0, irregular: all }
+        }
+    }
+
+    #[inline(always)]
+    fn index(&self, addr: u64) -> Option<u32> {
+        let offset = addr.wrapping_sub(self.first);
+        if offset > self.span || self.count == 0 {
+            return None;
+        }
+        if self.reciprocal == 0 {
+            return self.irregular.binary_search(&addr).ok().and_then(|i| u32::try_from(i).ok());
+        }
+        if offset.wrapping_mul(self.reciprocal) >= self.reciprocal {
+            return None; // not a multiple of the step
+        }
+        u32::try_from((u128::from(offset) * u128::from(self.reciprocal)) >> 64).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(addresses: &[u64]) {
+        let objects = Objects::from_addresses(addresses.to_vec());
+        for (i, &a) in addresses.iter().enumerate() {
+            assert_eq!(objects.index(a), Some(u32::try_from(i).unwrap()));
+            for off in [1, 8, 64, 128] {
+                assert_eq!(objects.index(a + off), None, "{a:#x}+{off}");
+                assert_eq!(objects.index(a - off), None, "{a:#x}-{off}");
+            }
+        }
+        for a in [0, 1, u64::MAX] {
+            assert_eq!(objects.index(a), None);
+        }
+    }
+
+    #[test]
+    fn owns_exactly_the_starts() {
+        for step in [192, 2432, 2496, 9344] {
+            check(&(0..5000).map(|i| 0x1_0000_0000 + i * step).collect::<Vec<_>>());
+        }
+        check(&[0x1000, 0x2000, 0x5000]); // irregular
+        check(&[0x1000]);
+        assert_eq!(Objects::from_addresses(Vec::new()).index(0), None);
+    }
+}
