@@ -1,0 +1,152 @@
+//! [`Io`] over plain memory: cases and benchmarks run in milliseconds, without DPDK.
+
+use std::collections::VecDeque;
+
+use shm_layout::limits::{NEIGH_WAIT, RX_BURST, TX_HELD};
+
+use crate::io::{Flushed, Io};
+
+/// Room of a buffer, bytes.
+const ROOM: usize = 9728;
+
+/// A port in memory: push frames to `input`, run the slot, look at `output`.
+#[derive(Debug, Default)]
+pub struct MemoryIo {
+    /// Frames the port will deliver.
+    pub input: VecDeque<Vec<u8>>,
+    /// Frames the port has taken, oldest first.
+    pub output: Vec<Vec<u8>>,
+    /// Frames the port takes per flush; `None`: all.
+    pub accept: Option<usize>,
+    /// Buffers left; `None`: endless.
+    pub buffers: Option<usize>,
+    rx: Vec<Option<Vec<u8>>>,
+    tx: VecDeque<Vec<u8>>,
+    wait: Vec<Option<Vec<u8>>>,
+    refused: bool,
+}
+
+impl MemoryIo {
+    /// An empty port.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { rx: vec![None; RX_BURST], wait: vec![None; NEIGH_WAIT], ..Self::default() }
+    }
+
+    fn take_buffer(&mut self) -> bool {
+        match &mut self.buffers {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+
+    fn push_tx(&mut self, frame: Vec<u8>) -> Result<(), Vec<u8>> {
+        if self.tx.len() < TX_HELD {
+            self.tx.push_back(frame);
+            return Ok(());
+        }
+        Err(frame)
+    }
+}
+
+impl Io for MemoryIo {
+    fn receive(&mut self) -> usize {
+        let count = self.input.len().min(RX_BURST);
+        for (place, frame) in self.rx.iter_mut().zip(self.input.drain(..count)) {
+            *place = Some(frame);
+        }
+        count
+    }
+
+    fn inject(&mut self, place: usize, frame: &[u8]) -> bool {
+        if !self.take_buffer() {
+            return false;
+        }
+        self.rx[place] = Some(frame.to_vec());
+        true
+    }
+
+    fn frame(&mut self, place: usize) -> Option<&mut [u8]> {
+        self.rx[place].as_deref_mut()
+    }
+
+    fn prefetch(&self, _place: usize) {}
+
+    fn resize(&mut self, place: usize, len: usize) -> bool {
+        match &mut self.rx[place] {
+            Some(frame) if len <= ROOM => {
+                frame.resize(len, 0);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn send(&mut self, place: usize) -> bool {
+        let Some(frame) = self.rx[place].take() else { return false };
+        match self.push_tx(frame) {
+            Ok(()) => true,
+            Err(frame) => {
+                self.rx[place] = Some(frame);
+                false
+            }
+        }
+    }
+
+    fn discard(&mut self, place: usize) {
+        self.rx[place] = None;
+    }
+
+    fn park(&mut self, place: usize, at: usize) {
+        self.wait[at] = self.rx[place].take();
+    }
+
+    fn parked(&mut self, at: usize) -> Option<&mut [u8]> {
+        self.wait[at].as_deref_mut()
+    }
+
+    fn unpark(&mut self, at: usize) -> bool {
+        let Some(frame) = self.wait[at].take() else { return false };
+        match self.push_tx(frame) {
+            Ok(()) => true,
+            Err(frame) => {
+                self.wait[at] = Some(frame);
+                false
+            }
+        }
+    }
+
+    fn discard_parked(&mut self, at: usize) {
+        self.wait[at] = None;
+    }
+
+    fn originate(&mut self, frame: &[u8]) -> bool {
+        self.tx.len() < TX_HELD && self.take_buffer() && self.push_tx(frame.to_vec()).is_ok()
+    }
+
+    fn flush(&mut self) -> Flushed {
+        let mut flushed = Flushed::default();
+        let count = self.tx.len().min(self.accept.unwrap_or(usize::MAX));
+        for frame in self.tx.drain(..count) {
+            flushed.bytes += frame.len() as u64;
+            self.output.push(frame);
+        }
+        flushed.sent = count;
+        // The port refused twice in a row: give up the first, keep the others.
+        if count == 0 && !self.tx.is_empty() && std::mem::replace(&mut self.refused, true) {
+            self.tx.pop_front();
+            self.refused = false;
+            flushed.dropped = 1;
+        }
+        flushed.held = self.tx.len();
+        flushed
+    }
+
+    fn queued(&self) -> usize {
+        self.tx.len()
+    }
+}
