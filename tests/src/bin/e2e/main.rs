@@ -1,0 +1,71 @@
+//! End-to-end tests: real processes, one test at a time, each in a process of its own with a time
+//! limit, so that a hanging test is ended and what it made is removed.
+//!
+//! `e2e [FILTER…]` runs the tests whose names contain a filter; `e2e --list` names them. Output is
+//! as libtest's. Logs of failed tests stay in `target/e2e-logs/TEST`.
+#![forbid(unsafe_code)]
+
+mod changes;
+mod configuration;
+mod ctx;
+mod faults;
+mod forwarding;
+mod health;
+mod restart;
+mod rig_itself;
+mod shapes;
+mod supervise;
+
+use std::time::Duration;
+
+use ctx::Ctx;
+
+/// One test.
+pub struct Test {
+    /// Its name, `area::promise`.
+    pub name: &'static str,
+    /// When it is ended as hanging.
+    pub limit: Duration,
+    /// The test.
+    pub body: fn(&mut Ctx) -> tests::Result<()>,
+}
+
+const fn test(name: &'static str, seconds: u64, body: fn(&mut Ctx) -> tests::Result<()>) -> Test {
+    Test { name, limit: Duration::from_secs(seconds), body }
+}
+
+/// All tests, the simple ones first: when the rig itself is broken, nothing else is worth reading.
+const TESTS: &[Test] = &[
+    test("rig::direct_traffic", 60, rig_itself::direct_traffic),
+    test("rig::nothing_is_left", 60, rig_itself::nothing_is_left),
+    test("forwarding::tcp_and_udp", 120, forwarding::tcp_and_udp),
+    test("forwarding::law_under_load", 180, forwarding::law_under_load),
+    test("forwarding::server_speaks_first", 120, forwarding::server_speaks_first),
+    test("forwarding::malformed_packets", 120, forwarding::malformed_packets),
+    test("shapes::lbctl_json", 120, shapes::lbctl_json),
+    test("shapes::exit_codes", 60, shapes::exit_codes),
+    test("configuration::five_mistakes", 30, configuration::five_mistakes),
+    test("health::server_down_and_up", 120, health::server_down_and_up),
+    test("health::server_down_and_up_without_control", 120, health::without_control),
+    test("health::checker_killed", 120, health::checker_killed),
+    test("changes::under_traffic", 180, changes::under_traffic),
+    test("changes::drain_disable_del", 120, changes::drain_disable_del),
+    test("faults::control_killed", 120, faults::control_killed),
+    test("faults::second_primary_refused", 60, faults::second_primary_refused),
+    test("faults::second_worker_refused", 60, faults::second_worker_refused),
+    test("faults::foreign_layout_refused", 90, faults::foreign_layout_refused),
+    test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
+];
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let status = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--list"] => {
+            TESTS.iter().for_each(|t| println!("{}: test", t.name));
+            0
+        }
+        ["--one", name] => supervise::one(name),
+        ref filters => supervise::all(filters),
+    };
+    std::process::exit(status);
+}
