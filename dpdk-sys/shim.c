@@ -29,8 +29,6 @@ SAME(struct rte_ring, prod.head, 4);
 SAME(struct rte_ring, prod.tail, 4);
 SAME(struct rte_ring, cons.head, 4);
 SAME(struct rte_ring, cons.tail, 4);
-SAME(struct rte_ring, prod.sync_type, 4);
-SAME(struct rte_ring, cons.sync_type, 4);
 SAME(struct rte_mempool, pool_data, 8);
 SAME(struct rte_mempool, size, 4);
 SAME(struct rte_mempool, cache_size, 4);
@@ -68,6 +66,11 @@ void lb_free(struct rte_mbuf *m)
 int lb_pool_put(struct rte_mempool *pool, void *const *objs, uint32_t n)
 {
 	return rte_mempool_ops_enqueue_bulk(pool, objs, n);
+}
+
+const char *lb_pool_ops(struct rte_mempool *pool)
+{
+	return rte_mempool_get_ops(pool->ops_index)->name;
 }
 
 uint16_t lb_data_room(struct rte_mempool *pool)

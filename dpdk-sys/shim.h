@@ -37,12 +37,9 @@ enum {
 	LB_RING_MASK = offsetof(struct rte_ring, mask),
 	LB_RING_PROD_HEAD = offsetof(struct rte_ring, prod.head),
 	LB_RING_PROD_TAIL = offsetof(struct rte_ring, prod.tail),
-	LB_RING_PROD_SYNC = offsetof(struct rte_ring, prod.sync_type),
 	LB_RING_CONS_HEAD = offsetof(struct rte_ring, cons.head),
 	LB_RING_CONS_TAIL = offsetof(struct rte_ring, cons.tail),
-	LB_RING_CONS_SYNC = offsetof(struct rte_ring, cons.sync_type),
 	LB_RING_TABLE = sizeof(struct rte_ring),
-	LB_RING_SYNC_ST = RTE_RING_SYNC_ST,
 };
 
 /* struct rte_mempool: byte offsets. */
@@ -74,6 +71,8 @@ void lb_free(struct rte_mbuf *m);
 int lb_pool_put(struct rte_mempool *pool, void *const *objs, uint32_t n);
 
 /* At start-up. */
+/* Name of the pool's handler, for instance "ring_sp_sc"; static. */
+const char *lb_pool_ops(struct rte_mempool *pool);
 /* Bytes of an mbuf's buffer, headroom included. */
 uint16_t lb_data_room(struct rte_mempool *pool);
 int lb_errno(void);

@@ -6,7 +6,9 @@
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
+#include <rte_malloc.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_service_component.h>
 #include <rte_version.h>
 #include "shim.h"

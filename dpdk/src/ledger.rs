@@ -27,6 +27,12 @@ pub struct Ledger<'a> {
     pool: &'a Pool,
 }
 
+/// `n` empty words in this process's own memory, for tests and benchmarks: a crash recovers nothing, and
+/// packets left in them when they are dropped are lost to the pool ([`Ledger::free_all`] first).
+pub fn words(n: usize) -> Box<[AtomicU64]> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}
+
 impl<'a> Ledger<'a> {
     /// A view of `words`, whose packets come from `pool`. At most 65,535 words are used by a burst.
     #[inline]

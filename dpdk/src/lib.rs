@@ -19,6 +19,7 @@
 //! Only calls that 22.11, 23.11 and 24.11 share are used. No DPDK heap is used after start-up: a process
 //! killed inside `rte_malloc` freezes all others.
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests panic"))]
 
 pub mod eal;
 pub mod ledger;

@@ -327,6 +327,12 @@ impl Mbuf {
     }
 }
 
+impl std::fmt::Debug for Mbuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mbuf({:#x}, {} bytes)", self.addr(), self.data().len())
+    }
+}
+
 impl Drop for Mbuf {
     fn drop(&mut self) {
         // SAFETY: owned, and gone after this.

@@ -90,7 +90,10 @@ impl Pool {
         let pool = Pool { name: name.to_owned(), ptr, objects: Objects::of(ptr), not_sync: PhantomData };
         // SAFETY: a live pool; the field is a u32 at that place.
         let cache: u32 = unsafe { ptr.as_ptr().byte_add(sys::LB_POOL_CACHE_SIZE as usize).cast::<u32>().read() };
-        if cache != 0 || !pool.ring().is_sp_sc() {
+        // The handler decides how the ring is used; the ring's own flags say nothing (DPDK leaves them at multi).
+        // SAFETY: a live pool; the name is static and NUL-terminated.
+        let ops = unsafe { CStr::from_ptr(sys::lb_pool_ops(ptr.as_ptr())) };
+        if cache != 0 || ops != OPS {
             return Err(PoolError::NotKillSafe(name.to_owned()));
         }
         Ok(pool)
@@ -153,7 +156,7 @@ impl Pool {
     }
 
     pub(crate) fn ring(&self) -> crate::recover::Ring {
-        // SAFETY: a live pool; `pool_data` is its ring (checked on construction by its sync types).
+        // SAFETY: a live pool; `pool_data` is its ring (its handler was checked on construction).
         let ring = unsafe { self.as_ptr().byte_add(sys::LB_POOL_RING as usize).cast::<*mut sys::rte_ring>().read() };
         crate::recover::Ring(NonNull::new(ring).expect("a pool of ring_sp_sc has a ring"))
     }

@@ -56,12 +56,6 @@ impl Ring {
         unsafe { AtomicU32::from_ptr(self.0.as_ptr().byte_add(offset as usize).cast()) }
     }
 
-    pub(crate) fn is_sp_sc(&self) -> bool {
-        [sys::LB_RING_PROD_SYNC, sys::LB_RING_CONS_SYNC]
-            .iter()
-            .all(|&at| self.word(at).load(Ordering::Relaxed) == sys::LB_RING_SYNC_ST)
-    }
-
     /// Sets both heads back to their tails. Idempotent.
     fn settle(&self) {
         for (head, tail) in
