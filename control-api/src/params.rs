@@ -1,0 +1,185 @@
+//! What is asked. Unknown keys are refused, so that a mistyped filter does not mean "all".
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Where a list goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paging {
+    /// `next` of the page before; absent: from the start.
+    pub after: Option<u64>,
+    /// Most items of this page; absent: as many as fit.
+    pub limit: Option<u64>,
+}
+
+/// `service.list`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceList {
+    /// This service alone.
+    pub service: Option<String>,
+    /// `next` of the page before.
+    pub after: Option<u64>,
+    /// Most items of this page.
+    pub limit: Option<u64>,
+}
+
+/// `rs.list`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RsList {
+    /// Of this service alone.
+    pub service: Option<String>,
+    /// `next` of the page before.
+    pub after: Option<u64>,
+    /// Most items of this page.
+    pub limit: Option<u64>,
+}
+
+/// `session.list`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionList {
+    /// Of this service (name).
+    pub service: Option<String>,
+    /// Of this client: an address, with or without port.
+    pub client: Option<String>,
+    /// To this real server: an address, with or without port.
+    pub rs: Option<String>,
+    /// In this state, as shown (`established`, `udp`, …).
+    pub state: Option<String>,
+    /// `next` of the page before.
+    pub after: Option<u64>,
+    /// Most items of this page.
+    pub limit: Option<u64>,
+}
+
+/// `session.kill`: at least one key; what is absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionKill {
+    /// `tcp` or `udp`.
+    pub protocol: Option<String>,
+    /// Client: an address, with or without port.
+    pub client: Option<String>,
+    /// Service address: an address, with or without port.
+    pub vip: Option<String>,
+}
+
+/// `service.add`: the keys of `[[service]]` (INTERFACE §4) with their defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceAdd {
+    /// The table, as in the file: `{"name": "web", "vip": "10.0.0.100:80", …}`.
+    pub service: Map<String, Value>,
+}
+
+/// `service.set`: keys that change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSet {
+    /// Name.
+    pub service: String,
+    /// Keys of `[[service]]` with their new values; tables (`timeouts`, `health`) are merged.
+    pub set: Map<String, Value>,
+}
+
+/// `service.del`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceDel {
+    /// Name.
+    pub service: String,
+    /// End its sessions instead of waiting for the last.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// A real server: `rs.enable`, `rs.disable`, `rs.drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RsName {
+    /// Name of its service.
+    pub service: String,
+    /// Its address, as in the configuration.
+    pub rs: String,
+}
+
+/// `rs.add`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RsAdd {
+    /// Name of its service.
+    pub service: String,
+    /// Its address.
+    pub rs: String,
+    /// Its weight; absent: 1.
+    #[serde(default)]
+    pub weight: Option<u16>,
+    /// `enabled`, `drain`, `disabled`; absent: `enabled`.
+    #[serde(default)]
+    pub admin: Option<String>,
+}
+
+/// `rs.set`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RsSet {
+    /// Name of its service.
+    pub service: String,
+    /// Its address.
+    pub rs: String,
+    /// New weight; 0: no new sessions.
+    #[serde(default)]
+    pub weight: Option<u16>,
+    /// New state.
+    #[serde(default)]
+    pub admin: Option<String>,
+}
+
+/// `rs.del`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RsDel {
+    /// Name of its service.
+    pub service: String,
+    /// Its address.
+    pub rs: String,
+    /// End its sessions instead of waiting for the last.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// `config.upload`: a piece of a file that does not fit one frame; kept for this connection only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigUpload {
+    /// Text to append; with `first`, what was there before is dropped.
+    pub text: String,
+    /// The first piece.
+    #[serde(default)]
+    pub first: bool,
+}
+
+/// `config.check`, `config.diff`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigSource {
+    /// Name of the file, for messages.
+    pub file: String,
+    /// Its text; absent: what was uploaded.
+    pub text: Option<String>,
+}
+
+/// `config.apply`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigApply {
+    /// Name of the file, for messages.
+    pub file: String,
+    /// Its text; absent: what was uploaded.
+    pub text: Option<String>,
+    /// Say what would change, change nothing.
+    pub dry_run: bool,
+}
