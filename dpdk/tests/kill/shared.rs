@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const SLOTS: usize = 2;
 pub const RX: usize = 32;
 pub const TX: usize = 64;
-pub const SCRATCH: usize = 32;
+pub const SCRATCH: usize = 256;
 const SLOT_WORDS: usize = RX + TX + SCRATCH;
 
 pub const IFACE: &str = "lbkill0";
@@ -24,13 +24,13 @@ impl Shared {
     pub fn open() -> Self {
         let path = Path::new(DIR).join("ledger");
         let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
-        file.set_len(4096).unwrap();
+        file.set_len(8192).unwrap();
         Shared { map: memmap2::MmapRaw::map_raw(&file).unwrap() }
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: a page-aligned shared mapping of 4096 bytes that lives as long as self; only atomics touch it.
-        unsafe { std::slice::from_raw_parts(self.map.as_mut_ptr().cast(), 512) }
+        // SAFETY: a page-aligned shared mapping of 8192 bytes that lives as long as self; only atomics touch it.
+        unsafe { std::slice::from_raw_parts(self.map.as_mut_ptr().cast(), 1024) }
     }
 
     pub fn slot(&self, slot: usize) -> &[AtomicU64] {

@@ -54,13 +54,15 @@ pub fn run() {
             }
             outbox.free_all();
             // Strain: the pool's ring is in motion most of the time.
-            for i in 0..SCRATCH {
-                scratch.alloc(i);
+            for _ in 0..8 {
+                for i in 0..SCRATCH {
+                    scratch.alloc(i);
+                }
+                for i in 0..SCRATCH / 8 {
+                    scratch.free(i);
+                }
+                scratch.free_all();
             }
-            for i in 0..SCRATCH / 2 {
-                scratch.free(i);
-            }
-            scratch.free_all();
         }
     }
 }
