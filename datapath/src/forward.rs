@@ -1,0 +1,225 @@
+//! The established way: track, count, rewrite, send.
+
+use std::sync::atomic::Ordering::Relaxed; // Session and counter rows have one writer, this slot.
+
+use packet::ethernet::{self, Mac};
+use packet::rewrite::{self, Rewrite};
+use shm_layout::counters::{DropReason, Flow};
+use shm_layout::neighbours::{Hop, ip4};
+use shm_layout::published::protocol;
+use shm_layout::ring::RecordKind;
+use shm_layout::session::{SessionRow, flag};
+
+use crate::burst::Flight;
+use crate::io::Io;
+use crate::runner::{Origin, SlotRunner};
+use crate::session::Direction;
+use crate::tcp::{self, Segment, Step};
+
+impl SlotRunner {
+    /// A packet of a session of this slot.
+    #[inline]
+    pub(crate) fn established<I: Io>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        flight: &Flight,
+        index: u32,
+        direction: Direction,
+    ) {
+        let parsed = &flight.parsed;
+        let Some(row) = self.sessions.row(index) else { return self.refuse(io, place, DropReason::BadRecord) };
+        let flags = row.flags.load(Relaxed);
+        if flags & flag::INDEXED == 0 {
+            // Ended by an earlier packet of this burst.
+            return self.unknown(io, place, flight, Origin::Port);
+        }
+        if parsed.ttl <= 1 {
+            return self.refuse(io, place, DropReason::TtlExpired);
+        }
+        let shift = row.isn_shift.load(Relaxed);
+        if parsed.protocol == protocol::TCP {
+            let segment = Segment { flags: parsed.tcp_flags, seq: parsed.seq, ack: parsed.ack, len: parsed.segment_len };
+            match tcp::track(row, direction, &segment, shift) {
+                Step::Stay => {}
+                Step::Closing => {
+                    if let Some(oldest) = self.closing.push(index) {
+                        self.sessions.close(oldest);
+                        self.counts.add(Flow::Ended, 1);
+                    }
+                }
+                Step::Reopen => {
+                    self.sessions.close(index);
+                    self.counts.add(Flow::Ended, 1);
+                    return self.begin(io, place, flight);
+                }
+            }
+        }
+        let row = &self.slot.sessions[index as usize];
+        #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
+        row.last_seen.store(self.now_ms as u32, Relaxed);
+        self.count(row, direction, u64::from(parsed.ip_len));
+        self.forward(io, place, flight, index, direction, shift);
+    }
+
+    /// Counts a packet for the session's server.
+    #[inline(always)]
+    fn count(&self, row: &SessionRow, direction: Direction, bytes: u64) {
+        let Some(counts) = self.slot.servers.get(row.server_id.load(Relaxed) as usize) else { return };
+        let (packets, octets) = match direction {
+            Direction::Client => (&counts.packets_in, &counts.bytes_in),
+            Direction::Server => (&counts.packets_out, &counts.bytes_out),
+        };
+        packets.store(packets.load(Relaxed).wrapping_add(1), Relaxed);
+        octets.store(octets.load(Relaxed).wrapping_add(bytes), Relaxed);
+    }
+
+    /// Rewrites the packet for the other side and sends it to the session's next hop.
+    #[inline]
+    pub(crate) fn forward<I: Io>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        flight: &Flight,
+        index: u32,
+        direction: Direction,
+        shift: u32,
+    ) {
+        let row = &self.slot.sessions[index as usize];
+        let (hop_row, hop_tag) = match direction {
+            Direction::Client => (row.server_hop.load(Relaxed), row.server_hop_tag.load(Relaxed)),
+            Direction::Server => (row.client_hop.load(Relaxed), row.client_hop_tag.load(Relaxed)),
+        };
+        let rewrite = match direction {
+            Direction::Client => Rewrite {
+                src: row.local_ip.load(Relaxed),
+                dst: row.server_ip.load(Relaxed),
+                sport: row.local_port.load(Relaxed),
+                dport: row.server_port.load(Relaxed),
+                seq_add: shift,
+                ack_sub: 0,
+            },
+            Direction::Server => Rewrite {
+                src: row.vip.load(Relaxed),
+                dst: row.client_ip.load(Relaxed),
+                sport: row.vip_port.load(Relaxed),
+                dport: row.client_port.load(Relaxed),
+                seq_add: 0,
+                ack_sub: shift,
+            },
+        };
+        let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
+        rewrite::v4(frame, &flight.parsed, &rewrite);
+        let mut hop = self.shared.neighbours.hop(hop_row);
+        if hop_row == 0 || !hop.resolved() || hop.tag() != hop_tag {
+            match self.find_hop(io, place, index, direction) {
+                Some(found) => hop = found,
+                None => return,
+            }
+        }
+        self.leave(io, place, hop, u32::from(flight.parsed.ip_len));
+    }
+
+    /// Out by the hop's port: directly when it is the slot's own, else by a slot of that port.
+    #[inline]
+    pub(crate) fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, ip_len: u32) {
+        if hop.port() != self.port.number {
+            return self.leave_elsewhere(io, place, hop, ip_len);
+        }
+        if ip_len > self.port.mtu {
+            return self.refuse(io, place, DropReason::TooBig);
+        }
+        if let Some(frame) = io.frame(place) {
+            ethernet::set_addresses(frame, Mac(hop.mac()), self.port.mac);
+        }
+        if !io.send(place) {
+            self.refuse(io, place, DropReason::TxFull);
+        }
+    }
+
+    /// A port that this slot has no queue of: a copy goes to a slot that has.
+    #[cold]
+    fn leave_elsewhere<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, ip_len: u32) {
+        let Some(port) = self.shared.published.ports.get(usize::from(hop.port())) else {
+            return self.refuse(io, place, DropReason::NoRoute);
+        };
+        if ip_len > port.mtu.load(Relaxed) {
+            return self.refuse(io, place, DropReason::TooBig);
+        }
+        let mac = port.mac.load(Relaxed).to_le_bytes();
+        let target = port.first_slot.load(Relaxed) + self.number % port.slots.load(Relaxed).max(1);
+        if let Some(frame) = io.frame(place) {
+            ethernet::set_addresses(frame, Mac(hop.mac()), Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]));
+        }
+        self.pass_on(io, place, target, RecordKind::Send);
+    }
+
+    /// Copies the packet to another slot's ring.
+    pub(crate) fn pass_on<I: Io>(&mut self, io: &mut I, place: usize, target: u32, kind: RecordKind) {
+        let ring = self.shared.slots.get(target as usize).and_then(|slot| slot.inbound.get(self.number as usize));
+        let passed = match (ring, io.frame(place)) {
+            (Some(ring), Some(frame)) => ring.push(kind, [0; 5], frame),
+            _ => false,
+        };
+        if passed {
+            self.counts.add(Flow::ToRing, 1);
+            io.discard(place);
+        } else {
+            self.refuse(io, place, DropReason::RingFull);
+        }
+    }
+
+    /// The session's hop is not known, was recycled or stopped answering: looks it up by address, and lets the packet
+    /// (already rewritten) wait if it must be asked for.
+    #[cold]
+    fn find_hop<I: Io>(&mut self, io: &mut I, place: usize, index: u32, direction: Direction) -> Option<Hop> {
+        let row = &self.slot.sessions[index as usize];
+        let address = match direction {
+            Direction::Client => row.server_ip.load(Relaxed),
+            Direction::Server => row.client_ip.load(Relaxed),
+        };
+        let Some(next) = self.shared.next_hop(ip4(address)) else {
+            self.refuse(io, place, DropReason::NoRoute);
+            return None;
+        };
+        if next.row != 0 {
+            let (hop, tag) = match direction {
+                Direction::Client => (&row.server_hop, &row.server_hop_tag),
+                Direction::Server => (&row.client_hop, &row.client_hop_tag),
+            };
+            hop.store(next.row, Relaxed);
+            tag.store(next.hop.tag(), Relaxed);
+        }
+        if next.row != 0 && next.hop.resolved() {
+            return Some(next.hop);
+        }
+        self.ask_neighbour(next.neighbour, next.port);
+        if next.port != self.port.number {
+            // Waiting for a neighbour of another port is not done: its slots have their own places.
+            self.refuse(io, place, DropReason::NoNeighbour);
+            return None;
+        }
+        match self.waiting.admit(next.neighbour, next.port, self.now_ms) {
+            Some(at) => io.park(place, at),
+            None => self.refuse(io, place, DropReason::NoNeighbour),
+        }
+        None
+    }
+
+    /// Asks control for a neighbour.
+    pub(crate) fn ask_neighbour(&mut self, neighbour: shm_layout::neighbours::Ip, port: u8) {
+        if self.waiting.ask(neighbour, port, self.now_ms) {
+            #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
+            let address = neighbour[1] as u32;
+            // A full ring means control is not listening; it is asked again with a later packet.
+            self.slot.to_control.push(RecordKind::Resolve, [address, u32::from(port), 0, 0, 0], &[]);
+        }
+    }
+
+    /// Counts a drop and frees the packet.
+    #[inline]
+    pub(crate) fn refuse<I: Io>(&mut self, io: &mut I, place: usize, reason: DropReason) {
+        self.counts.drop(reason);
+        io.discard(place);
+    }
+}

@@ -1,0 +1,286 @@
+//! One slot, burst by burst: take updates → rx → stages → tx → counters.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
+
+use arch::HashKey;
+use packet::ethernet::Mac;
+use shm_layout::counters::{Counts, DropReason, Flow};
+use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST};
+use shm_layout::published::{Generation, directory_flag};
+use shm_layout::ring::RecordKind;
+use shm_layout::slot::{SEEN_JOINING, Slot};
+
+use crate::closing::Closing;
+use crate::io::Io;
+use crate::rate::Rate;
+use crate::schedule::Schedulers;
+use crate::session::SessionTable;
+use crate::shared::Shared;
+use crate::sweep::Sweep;
+use crate::waiting::{Fate, Waiting};
+
+/// Resets and echo answers of our own a slot makes per second: enough to be a good neighbour, too few to reflect a flood.
+const ANSWERS_PER_SECOND: u32 = 1000;
+
+/// Facts of the slot's port, copied at the start of every generation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PortFacts {
+    pub number: u8,
+    pub mac: Mac,
+    pub mtu: u32,
+}
+
+/// A slot and everything its owner keeps beside the shared tables. Nothing in it must survive: a successor makes it anew.
+#[derive(Debug)]
+pub struct SlotRunner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) slot: Slot,
+    pub(crate) number: u32,
+    pub(crate) port: PortFacts,
+    pub(crate) sessions: SessionTable,
+    pub(crate) schedulers: Schedulers,
+    pub(crate) waiting: Waiting,
+    pub(crate) closing: Closing,
+    pub(crate) answers: Rate,
+    pub(crate) isn_key: HashKey,
+    pub(crate) generation: Option<Generation>,
+    pub(crate) counts: Counts,
+    pub(crate) now_ns: u64,
+    pub(crate) now_ms: u64,
+    sweep: Sweep,
+    scratch: Box<[u8; RING_FRAME_MAX]>,
+    flushed: bool,
+}
+
+/// What a burst came from: decides which way it may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The port.
+    Port,
+    /// Another slot: it must not be passed on again.
+    Ring,
+}
+
+impl SlotRunner {
+    /// Takes up the work of slot `number`: the caller owns it. Counters go on where the last owner's stood.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, number: u32, now_ns: u64) -> Option<Self> {
+        let slot = shared.slots.get(number as usize)?.clone();
+        let row = shared.published.slots.get(number as usize)?;
+        let place = u8::try_from(row.port.load(Relaxed)).ok()?;
+        let port = shared.published.ports.get(usize::from(place))?;
+        let mac = port.mac.load(Relaxed).to_le_bytes();
+        let port = PortFacts {
+            number: place,
+            mac: Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]),
+            mtu: port.mtu.load(Relaxed),
+        };
+        // What the last owner held is gone, or was counted as lost by whoever recovered the slot.
+        let mut counts = slot.counters.read()?;
+        counts.set_held(0);
+        Some(Self {
+            sessions: SessionTable::new(slot.clone(), shared.hash_key(), shm_layout::secrets::bytes(&shared.secrets.port_key)),
+            schedulers: Schedulers::new(&shared, number, now_ns ^ u64::from(number) << 32),
+            isn_key: shared.isn_key(),
+            waiting: Waiting::default(),
+            closing: Closing::default(),
+            answers: Rate::new(ANSWERS_PER_SECOND),
+            generation: None,
+            counts,
+            now_ns,
+            now_ms: now_ns / 1_000_000,
+            sweep: Sweep::default(),
+            scratch: Box::new([0; RING_FRAME_MAX]),
+            flushed: false,
+            shared,
+            slot,
+            number,
+            port,
+        })
+    }
+
+    /// One turn of the slot. Returns the packets it handled; 0: nothing to do.
+    pub fn poll<I: Io>(&mut self, io: &mut I, now_ns: u64) -> usize {
+        self.now_ns = now_ns;
+        self.now_ms = now_ns / 1_000_000;
+        self.update();
+        let mut work = io.receive();
+        if work > 0 {
+            self.counts.add(Flow::Rx, work as u64);
+            self.burst(io, work, Origin::Port);
+        }
+        work += self.take_rings(io);
+        work += self.settle_waiting(io);
+        self.housekeeping(io);
+        self.finish(io, work > 0);
+        work
+    }
+
+    /// Burst boundary: nothing of an earlier generation is held from here on.
+    fn update(&mut self) {
+        let current = self.shared.published.current();
+        if current == self.generation {
+            return;
+        }
+        if self.generation.is_none() {
+            // Joining: says so first, so that nothing is reclaimed between reading the root and announcing it. The fence
+            // pairs with the publisher's between its store of the root and its look at the slots.
+            self.slot.pulse.seen_generation.store(SEEN_JOINING, SeqCst);
+            fence(SeqCst);
+        }
+        self.generation = self.shared.published.current();
+        if let Some(generation) = self.generation {
+            // Pairs with the publisher's Acquire: every read of older generations is over.
+            self.slot.pulse.seen_generation.store(generation.number, Release);
+            let flags = self.shared.published.directory(generation).head.flags.load(Relaxed);
+            if flags & directory_flag::SWEEP != 0 {
+                self.sweep.start_disabled();
+            }
+        }
+    }
+
+    /// Frames other slots pass on, and what control sends.
+    fn take_rings<I: Io>(&mut self, io: &mut I) -> usize {
+        let mut work = 0;
+        for from in 0..self.slot.inbound.len() {
+            if self.slot.inbound[from].is_empty() {
+                continue;
+            }
+            let mut count = 0;
+            while count < RX_BURST {
+                let Some((kind, _, len)) = self.slot.inbound[from].pop(&mut self.scratch) else { break };
+                self.counts.add(Flow::FromRing, 1);
+                work += 1;
+                let frame = &self.scratch[..len];
+                match kind {
+                    RecordKind::Redirect if io.inject(count, frame) => count += 1,
+                    RecordKind::Send if io.originate(frame) => {}
+                    RecordKind::Redirect | RecordKind::Send => self.counts.drop(DropReason::NoBuffer),
+                    _ => self.counts.drop(DropReason::BadRecord),
+                }
+            }
+            self.burst(io, count, Origin::Ring);
+        }
+        while work < RX_BURST && !self.slot.from_control.is_empty() {
+            let Some((kind, args, len)) = self.slot.from_control.pop(&mut self.scratch) else { break };
+            work += 1;
+            match kind {
+                RecordKind::Send => self.originate_from_scratch(io, len),
+                RecordKind::Kill => self.sweep.start_kill(args),
+                _ => {}
+            }
+        }
+        work
+    }
+
+    fn originate_from_scratch<I: Io>(&mut self, io: &mut I, len: usize) {
+        self.counts.add(Flow::Originated, 1);
+        if !io.originate(&self.scratch[..len]) {
+            self.counts.drop(DropReason::NoBuffer);
+        }
+    }
+
+    /// Packets whose neighbour has answered, or never did.
+    fn settle_waiting<I: Io>(&mut self, io: &mut I) -> usize {
+        let epoch = self.shared.neighbours.head.epoch.load(Acquire); // Pairs with control's Release after the row.
+        if !self.waiting.due(epoch, self.now_ms) {
+            return 0;
+        }
+        let mut settled = 0;
+        let mut from = 0;
+        while let Some((at, fate)) = self.waiting.settle(from, &self.shared.neighbours, self.now_ms) {
+            from = at + 1;
+            settled += 1;
+            match fate {
+                Fate::Go(hop) => {
+                    if let Some(frame) = io.parked(at) {
+                        packet::ethernet::set_addresses(frame, Mac(hop.mac()), self.port.mac);
+                    }
+                    if !io.unpark(at) {
+                        io.discard_parked(at);
+                        self.counts.drop(DropReason::TxFull);
+                    }
+                }
+                Fate::GiveUp => {
+                    io.discard_parked(at);
+                    self.counts.drop(DropReason::NoNeighbour);
+                }
+            }
+        }
+        settled
+    }
+
+    /// Bounded work that no packet asked for: expiry, early release of closed sessions, sweeps.
+    fn housekeeping<I: Io>(&mut self, io: &mut I) {
+        let Some(generation) = self.generation else { return };
+        let ended = {
+            let published = &self.shared.published;
+            let timeout = |row: &shm_layout::session::SessionRow| crate::timeout::of(published, generation, row);
+            #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
+            let now = self.now_ms as u32;
+            self.sessions.expire(now, RECORDS_PER_BURST, &timeout) + self.closing.run(&mut self.sessions, now, &timeout)
+        };
+        self.counts.add(Flow::Ended, ended as u64);
+        if self.sweep.active() {
+            self.run_sweep(io, generation);
+        }
+    }
+
+    fn run_sweep<I: Io>(&mut self, io: &mut I, generation: Generation) {
+        let mut sweep = std::mem::take(&mut self.sweep);
+        for index in sweep.next(&self.slot, &self.shared.published, generation) {
+            self.end_with_resets(io, index);
+        }
+        self.sweep = sweep;
+    }
+
+    /// Sends, then makes the burst's counts the valid ones.
+    fn finish<I: Io>(&mut self, io: &mut I, worked: bool) {
+        let queued = io.queued();
+        if queued > 0 {
+            let flushed = io.flush();
+            self.counts.add(Flow::Tx, flushed.sent as u64);
+            self.counts.add(Flow::TxBytes, flushed.bytes);
+            self.counts.drop_many(DropReason::TxFull, flushed.dropped as u64);
+        }
+        // An idle poll changes nothing: no flip, no stores.
+        if worked || queued > 0 || !self.flushed {
+            self.counts.set_held((io.queued() + self.waiting.count()) as u64);
+            self.slot.counters.flip(&self.counts);
+            self.flushed = true;
+        }
+    }
+
+    /// Drops everything that is held and lets go: called once before the owner releases the slot.
+    pub fn release<I: Io>(&mut self, io: &mut I) {
+        for _ in 0..100 {
+            if io.queued() == 0 {
+                break;
+            }
+            self.finish(io, true);
+        }
+        let mut from = 0;
+        while let Some((at, _)) = self.waiting.settle(from, &self.shared.neighbours, u64::MAX) {
+            from = at + 1;
+            io.discard_parked(at);
+            self.counts.drop(DropReason::NoNeighbour);
+        }
+        self.finish(io, true);
+        self.generation = None;
+        self.slot.pulse.seen_generation.store(shm_layout::slot::SEEN_IDLE, Release);
+    }
+
+    /// Counts as of the last burst.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The session table, for tools and tests.
+    #[must_use]
+    pub fn sessions(&self) -> &SessionTable {
+        &self.sessions
+    }
+}

@@ -1,0 +1,100 @@
+//! Which servers may take new sessions: enabled, weight above 0, not down, or kept by the panic rule.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use shm_layout::board::{Board, Probed, panic_until};
+use shm_layout::limits::NONE;
+use shm_layout::published::{Generation, MemberRow, ServiceRow, admin, scheduler, service_flag};
+
+use super::{Schedulers, Unschedulable};
+use crate::shared::Shared;
+
+/// May the operator's and the configuration's word send new sessions there?
+fn wanted(member: &MemberRow) -> bool {
+    member.admin.load(Relaxed) == admin::ENABLED && member.weight.load(Relaxed) > 0
+}
+
+/// Time of the change to "down", ms; `None` while up or unknown.
+fn down_since(board: &Board, member: &MemberRow) -> Option<u64> {
+    let cell = board.cell(member.id.load(Relaxed));
+    (cell.state(member.tag.load(Relaxed)) == Probed::Down).then(|| cell.changed_ms())
+}
+
+/// Until when the pool of a service keeps the servers that are down, ms; `None`: no panic. One rule for slots and lbctl.
+#[must_use]
+pub fn pool_panic_until(board: &Board, service: &ServiceRow, members: &[MemberRow], now_ms: u64) -> Option<u64> {
+    if service.flags.load(Relaxed) & service_flag::PANIC == 0 {
+        return None;
+    }
+    let pool = members.iter().filter(|m| wanted(m));
+    let down = pool.clone().filter_map(|m| down_since(board, m));
+    panic_until(pool.count(), u64::from(service.check_interval_ms.load(Relaxed)), now_ms, down)
+}
+
+impl Schedulers {
+    /// Makes the cache of a service true again, if something moved.
+    pub(super) fn refresh(
+        &mut self,
+        shared: &Shared,
+        generation: Generation,
+        index: u32,
+        service: &ServiceRow,
+        now_ms: u64,
+    ) -> Result<(), Unschedulable> {
+        // Acquire pairs with the health-checker's Release: the results it announces are there.
+        let epoch = shared.board.head.epoch.load(Acquire);
+        let slot = self.slot;
+        let Some(cache) = self.caches.get_mut(index as usize) else { return Err(Unschedulable::Damaged) };
+        if cache.generation == generation.number && cache.epoch == epoch && now_ms < cache.until_ms {
+            return Ok(());
+        }
+        let row = shared.published.directory(generation).services.get(index as usize).map_or(NONE, |r| r.load(Relaxed));
+        let checksum = service.checksum.load(Relaxed);
+        if cache.generation != generation.number {
+            if shared.published.service_sum(service) != checksum {
+                return Err(Unschedulable::Damaged);
+            }
+            let unchanged = cache.row == row && cache.checksum == checksum && cache.epoch == epoch;
+            cache.generation = generation.number;
+            if unchanged && now_ms < cache.until_ms {
+                return Ok(());
+            }
+        }
+        let members = shared.published.members(service);
+        let panic = pool_panic_until(&shared.board, service, members, now_ms);
+        let eligible = |m: &MemberRow| wanted(m) && (panic.is_some() || down_since(&shared.board, m).is_none());
+        let fresh = cache.row == NONE;
+        cache.row = row;
+        cache.checksum = checksum;
+        cache.epoch = epoch;
+        cache.until_ms = panic.unwrap_or(u64::MAX);
+        cache.refreshed_ms = 0; // Least-connection reads the other slots' counts at its next pick.
+        let steps = shared.published.steps(service);
+        let len = if service.scheduler.load(Relaxed) == scheduler::WRR && !steps.is_empty() {
+            let places = steps.iter().map(|s| s.load(Relaxed));
+            let places = places.filter(|p| members.get(*p as usize).is_some_and(eligible));
+            fill(&mut self.by_step, service.first_step.load(Relaxed), steps.len(), places)
+        } else {
+            let places = (0_u32..).zip(members).filter(|(_, m)| eligible(m)).map(|(place, _)| place);
+            fill(&mut self.by_member, service.first_member.load(Relaxed), members.len(), places)
+        };
+        cache.len = len;
+        if fresh && len > 0 {
+            // Slots begin at different places, or all would send their first session to the same server.
+            cache.cursor = u32::try_from(slot).unwrap_or(0) % len;
+        }
+        Ok(())
+    }
+}
+
+/// Writes `places` into the service's own range of a mirror array; returns how many.
+fn fill(mirror: &mut [u32], first: u32, room: usize, places: impl Iterator<Item = u32>) -> u32 {
+    let first = first as usize;
+    let Some(range) = mirror.get_mut(first..first.saturating_add(room)) else { return 0 };
+    let mut len = 0;
+    for (to, place) in range.iter_mut().zip(places) {
+        *to = place;
+        len += 1;
+    }
+    len
+}

@@ -1,0 +1,129 @@
+//! Choosing a real server. Each slot decides alone, at the cost of an array read; what it needs is cached per service and
+//! made anew only when the service, or the health of any server, changed.
+
+mod eligible;
+mod least;
+
+use std::sync::atomic::Ordering::Relaxed; // Published rows do not change; counts are statistics of other slots.
+
+use shm_layout::limits::NONE;
+use shm_layout::published::{Generation, MemberRow, ServiceRow, scheduler};
+
+use crate::shared::Shared;
+
+/// What a slot remembers of a service.
+#[derive(Clone, Copy, Debug)]
+struct Cache {
+    /// Service row version it was made from.
+    row: u32,
+    checksum: u32,
+    /// Generation in which that was last found true.
+    generation: u64,
+    /// Board epoch it was made at.
+    epoch: u64,
+    /// Made anew at this time at the latest (end of a panic), ms.
+    until_ms: u64,
+    /// Places in use of the eligible list.
+    len: u32,
+    /// Next place.
+    cursor: u32,
+    /// Least-connection: the member whose counts in other slots were read last, and when.
+    refreshed: u32,
+    refreshed_ms: u64,
+}
+
+const EMPTY: Cache = Cache {
+    row: NONE,
+    checksum: 0,
+    generation: 0,
+    epoch: u64::MAX,
+    until_ms: 0,
+    len: 0,
+    cursor: 0,
+    refreshed: 0,
+    refreshed_ms: 0,
+};
+
+/// The schedulers of one slot. All memory is taken when it is made.
+#[derive(Debug)]
+pub struct Schedulers {
+    slot: usize,
+    caches: Vec<Cache>,
+    /// Eligible member places, at the service's own range of the member arena (rr, lc).
+    by_member: Vec<u32>,
+    /// Eligible steps, at the service's own range of the step arena (wrr).
+    by_step: Vec<u32>,
+    /// Sessions other slots have at each member of the arena (lc).
+    elsewhere: Vec<u32>,
+    random: u64,
+}
+
+/// Why nothing could be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unschedulable {
+    /// All servers are down, draining or of weight 0.
+    NoServer,
+    /// The service's published rows do not carry their checksum.
+    Damaged,
+}
+
+impl Schedulers {
+    /// Schedulers of slot `slot`; `seed` spreads the slots' starting points.
+    #[must_use]
+    pub fn new(shared: &Shared, slot: u32, seed: u64) -> Self {
+        Self {
+            slot: slot as usize,
+            caches: vec![EMPTY; shared.published.directories.first().map_or(0, |d| d.services.len())],
+            by_member: vec![0; shared.published.members.len()],
+            by_step: vec![0; shared.published.steps.len()],
+            elsewhere: vec![0; shared.published.members.len()],
+            random: seed | 1,
+        }
+    }
+
+    /// Chooses a server of the service for a new session.
+    ///
+    /// # Errors
+    /// See [`Unschedulable`].
+    pub fn pick<'a>(
+        &mut self,
+        shared: &'a Shared,
+        generation: Generation,
+        index: u32,
+        service: &'a ServiceRow,
+        now_ms: u64,
+    ) -> Result<&'a MemberRow, Unschedulable> {
+        self.refresh(shared, generation, index, service, now_ms)?;
+        let members = shared.published.members(service);
+        let Some(cache) = self.caches.get_mut(index as usize).filter(|c| c.len > 0) else {
+            return Err(Unschedulable::NoServer);
+        };
+        let place = match service.scheduler.load(Relaxed) {
+            scheduler::LC => self.least(shared, service, members, index, now_ms),
+            scheduler::WRR if service.steps.load(Relaxed) > 0 => {
+                let at = service.first_step.load(Relaxed) + next(cache);
+                self.by_step.get(at as usize).copied()
+            }
+            _ => {
+                let at = service.first_member.load(Relaxed) + next(cache);
+                self.by_member.get(at as usize).copied()
+            }
+        };
+        place.and_then(|place| members.get(place as usize)).ok_or(Unschedulable::Damaged)
+    }
+
+    fn random(&mut self) -> u32 {
+        // xorshift64*: spreads starting points and samples; nothing here must be unpredictable.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        u32::try_from(self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32).unwrap_or(0)
+    }
+}
+
+/// Advances a round-robin cursor.
+fn next(cache: &mut Cache) -> u32 {
+    let at = if cache.cursor < cache.len { cache.cursor } else { 0 };
+    cache.cursor = at + 1;
+    at
+}
