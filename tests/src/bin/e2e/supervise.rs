@@ -55,17 +55,13 @@ pub fn all(filters: &[&str]) -> i32 {
 
 fn run(names: &[&str]) -> i32 {
     println!("running {} tests", names.len());
-    let (begin, parent) = (Instant::now(), getppid());
+    let (begin, caller) = (Instant::now(), getppid());
     let mut failures: Vec<(&str, String)> = Vec::new();
     for test in TESTS.iter().filter(|t| names.contains(&t.name)) {
-        if getppid() != parent {
-            eprintln!("the caller is gone: stopping");
-            return 1;
-        }
         print!("test {} ... ", test.name);
         let _ = std::io::stdout().flush();
         let start = Instant::now();
-        match bounded(test) {
+        match bounded(test, caller) {
             Ok(notes) => {
                 println!("ok ({:.1} s)", start.elapsed().as_secs_f64());
                 for note in notes.lines().filter_map(|l| l.strip_prefix("note: ")) {
@@ -99,7 +95,7 @@ fn run(names: &[&str]) -> i32 {
 }
 
 /// Runs the test's process; its output, as error if it failed or was ended.
-fn bounded(test: &Test) -> Result<String, String> {
+fn bounded(test: &Test, caller: Pid) -> Result<String, String> {
     let folder = log_folder(test.name);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).map_err(|e| format!("create {}: {e}", folder.display()))?;
@@ -108,7 +104,7 @@ fn bounded(test: &Test) -> Result<String, String> {
         let bytes = std::fs::read(&path).unwrap_or_default();
         String::from_utf8_lossy(&bytes).trim_end().to_string()
     };
-    let ended = spawn(test, &path).map_err(|e| e.to_string()).and_then(|child| wait(child, test.limit));
+    let ended = spawn(test, &path).map_err(|e| e.to_string()).and_then(|child| wait(child, test.limit, caller));
     if let Ok(mut running) = RUNNING.lock() {
         *running = None;
     }
@@ -135,7 +131,7 @@ fn spawn(test: &Test, log: &std::path::Path) -> std::io::Result<Child> {
 
 /// Waits for the end; after `limit` SIGTERM (the test cleans up), after [`GRACE`] SIGKILL (its
 /// janitor does).
-fn wait(mut child: Child, limit: Duration) -> Result<ExitStatus, String> {
+fn wait(mut child: Child, limit: Duration, caller: Pid) -> Result<ExitStatus, String> {
     let start = Instant::now();
     let mut told = false;
     loop {
@@ -144,6 +140,11 @@ fn wait(mut child: Child, limit: Duration) -> Result<ExitStatus, String> {
             Ok(Some(status)) if !told => return Ok(status),
             Ok(Some(_)) => return Err(format!("ended as hanging after {limit:?}")),
             Ok(None) => {}
+        }
+        if getppid() != caller {
+            // Killed alone, without a signal to us: nobody reads what we would still print.
+            end_running();
+            std::process::exit(1);
         }
         if start.elapsed() > limit && !told {
             told = true;

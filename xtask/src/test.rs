@@ -1,0 +1,34 @@
+//! `cargo xtask test`: everything CI runs, in one command, ending with one line of sums.
+
+use std::process::Command;
+
+use crate::step::{Tally, cargo, run as run_command, target};
+use crate::{Outcome, demo, lint, setup};
+
+/// All tests; with filters only the end-to-end tests whose names contain one of them. A machine
+/// that lacks something fails here: nothing is skipped.
+pub fn run(filters: &[&str]) -> Outcome {
+    setup::run_all()?;
+    let mut tally = Tally::default();
+    if filters.is_empty() {
+        lint::checks(&mut tally);
+        tally.tests("unit tests", cargo().args(["test", "--workspace", "--no-fail-fast"]));
+    }
+    match demo::build() {
+        Ok(()) => tally.tests("end to end", Command::new(target().join("release/e2e")).args(filters)),
+        Err(message) => tally.check("release build", Err(message)),
+    }
+    tally.close()
+}
+
+/// A benchmark by its name.
+pub fn bench(name: &str, arguments: &[&str]) -> Outcome {
+    const BENCHES: &[(&str, &str)] = &[("session-table", "datapath")];
+    let Some((_, package)) = BENCHES.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<&str> = BENCHES.iter().map(|(n, _)| *n).collect();
+        return Err(format!("no benchmark {name}; there are: {}", known.join(", ")));
+    };
+    let mut command = cargo();
+    command.args(["run", "--release", "--package", package, "--example", name, "--"]).args(arguments);
+    run_command(&mut command)
+}
