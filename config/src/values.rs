@@ -414,6 +414,11 @@ pub enum Device {
 }
 
 impl Device {
+    /// Stands for a device that could not be read; equal to no real one.
+    pub(crate) fn unreadable() -> Self {
+        Self::Vdev(VdevString(String::new()))
+    }
+
     /// Whether it is a PCI device (EAL then runs without `--no-pci`).
     #[must_use]
     pub const fn is_pci(&self) -> bool {

@@ -1,0 +1,95 @@
+//! What INTERFACE names and this version does not do yet: refused honestly, never ignored. Later work deletes lines here.
+
+use std::net::IpAddr;
+
+use crate::codes;
+use crate::diag::Diagnostic;
+use crate::model::{Config, Service};
+use crate::values::{ClientAddress, HealthKind, Mode, Scheduler};
+
+const MODES: &[Mode] = &[Mode::FullNat];
+const SCHEDULERS: &[Scheduler] = &[Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc];
+const CHECKS: &[HealthKind] = &[HealthKind::Tcp, HealthKind::Http, HealthKind::None];
+const CLIENT_ADDRESS: &[ClientAddress] = &[ClientAddress::None];
+const IPV6: bool = false;
+const VLAN: bool = false;
+const PERSISTENCE: bool = false;
+const SYN_PROXY: bool = false;
+const PIPELINE: bool = false;
+
+/// Every use of something that is not there yet.
+pub(crate) fn not_yet(config: &Config) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut say = |path: String, what: String, instead: String| {
+        let hint = format!("not in this version; {instead}");
+        found.push(Diagnostic::new(codes::NOT_YET, path, format!("{what} is not supported yet")).hint(hint));
+    };
+    if !PIPELINE && !config.primary.io_cpus.is_empty() {
+        say("primary.io_cpus".into(), "pipeline mode".into(), "leave io_cpus empty".into());
+    }
+    for (i, port) in config.ports.iter().enumerate() {
+        if !VLAN && port.vlan != 0 {
+            say(format!("port[{i}].vlan"), format!("VLAN tag {}", port.vlan), "write vlan = 0".into());
+        }
+    }
+    for (i, s) in config.services.iter().enumerate() {
+        service(i, s, &mut say);
+    }
+    if !IPV6 {
+        for (address, path) in addresses(config).filter(|(address, _)| address.is_ipv6()) {
+            say(path(), format!("IPv6 address {address}"), "use IPv4".into());
+        }
+    }
+    found
+}
+
+fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) {
+    let path = |key: &str| format!("service[{i}].{key}");
+    let only = |words: Vec<&str>| format!("there is {}", words.join(", "));
+    if !MODES.contains(&s.mode) {
+        let words = MODES.iter().map(|m| m.as_str()).collect();
+        say(path("mode"), format!("mode \"{}\"", s.mode), only(words));
+    }
+    if !SCHEDULERS.contains(&s.scheduler) {
+        let words = SCHEDULERS.iter().map(|m| m.as_str()).collect();
+        say(path("scheduler"), format!("scheduler \"{}\"", s.scheduler), only(words));
+    }
+    if !CHECKS.contains(&s.health.kind) {
+        let words = CHECKS.iter().map(|m| m.as_str()).collect();
+        say(path("health.type"), format!("check type \"{}\"", s.health.kind), only(words));
+    }
+    if !CLIENT_ADDRESS.contains(&s.client_address) {
+        let words = CLIENT_ADDRESS.iter().map(|m| m.as_str()).collect();
+        say(path("client_address"), format!("client_address \"{}\"", s.client_address), only(words));
+    }
+    if !PERSISTENCE && s.persistence.get() != 0 {
+        say(path("persistence"), format!("persistence {}", s.persistence), "write persistence = \"0s\"".into());
+    }
+    if !SYN_PROXY && s.syn_proxy {
+        say(path("syn_proxy"), "syn_proxy".into(), "write syn_proxy = false".into());
+    }
+}
+
+/// Every address with what makes its key (made only when it is needed: there may be 100,000).
+fn addresses(config: &Config) -> impl Iterator<Item = (IpAddr, Box<dyn Fn() -> String>)> + '_ {
+    type Named = (IpAddr, Box<dyn Fn() -> String>);
+    let ports = config.ports.iter().enumerate().flat_map(|(i, p)| {
+        let own = p.addresses.iter().enumerate();
+        let own =
+            own.map(move |(k, a)| -> Named { (a.address, Box::new(move || format!("port[{i}].addresses[{k}]"))) });
+        let hops = p.gateways.iter().enumerate();
+        own.chain(hops.map(move |(k, g)| -> Named { (*g, Box::new(move || format!("port[{i}].gateways[{k}]"))) }))
+    });
+    let source = config.healthcheck.source.iter();
+    let source = source.map(|a| -> Named { (*a, Box::new(|| "healthcheck.source".to_owned())) });
+    let laddrs = config.laddrs.iter().enumerate();
+    let laddrs = laddrs.map(|(i, l)| -> Named { (l.address.address, Box::new(move || format!("laddr[{i}].address"))) });
+    let services = config.services.iter().enumerate().flat_map(|(i, s)| {
+        let vip: Named = (s.vip.ip(), Box::new(move || format!("service[{i}].vip")));
+        let rs = s.rs.iter().enumerate().map(move |(n, rs)| -> Named {
+            (rs.address.ip(), Box::new(move || format!("service[{i}].rs[{n}].address")))
+        });
+        std::iter::once(vip).chain(rs)
+    });
+    ports.chain(source).chain(laddrs).chain(services)
+}
