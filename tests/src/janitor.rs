@@ -6,7 +6,7 @@
 //! path for the orderly case, so the emergency path is exercised by every test.
 //!
 //! Lines: `netns NAME` (with every process in it), `tree PATH` (unmounts below it, then the files),
-//! `shm PART` (files in /dev/shm whose name contains PART). Processes need no line: all that a rig
+//! `folder PATH` (removed if empty), `shm PART` (files in /dev/shm whose name contains PART). Processes need no line: all that a rig
 //! starts live in its namespaces.
 
 use std::fs;
@@ -62,6 +62,11 @@ impl Janitor {
     /// A folder to remove, after unmounting what is mounted below it.
     pub fn tree(&self, path: &Path) {
         self.tell(&format!("tree {}", path.display()));
+    }
+
+    /// A folder to remove if it is empty then.
+    pub fn folder(&self, path: &Path) {
+        self.tell(&format!("folder {}", path.display()));
     }
 
     /// Shared-memory files to remove: those whose name contains `part`.
@@ -139,6 +144,9 @@ pub fn clean(lines: &[String]) {
         {
             eprintln!("rig-janitor: remove {path}: {error}");
         }
+    }
+    for path in of("folder") {
+        let _ = fs::remove_dir(path);
     }
     for name in of("netns") {
         let _ = Command::new("ip").args(["netns", "delete", name]).stderr(Stdio::null()).status();

@@ -75,7 +75,11 @@ impl Rig {
         let folder = Path::new(HOME).join(&base[2..]);
         let janitor = Janitor::start()?;
         janitor.tree(&folder);
+        // Shared by all rigs: it goes with the last.
+        janitor.folder(Path::new(HOME));
         janitor.shm(&base);
+        // EAL's own files, should a program have been started without RUNTIME_DIRECTORY.
+        janitor.tree(&Path::new("/run/dpdk").join(format!("lb-{base}")));
         std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
         let make = |part: &str| {
             let name = format!("{base}-{part}");
@@ -265,7 +269,5 @@ impl Drop for Rig {
                 }
             }
         }
-        // The folder of all rigs goes with the last of them; the janitor removes only ours.
-        let _ = std::fs::remove_dir(HOME);
     }
 }

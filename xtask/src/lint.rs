@@ -4,25 +4,39 @@ use crate::Outcome;
 use crate::step::{self, Tally, cargo, say};
 use crate::systemd;
 
-/// `cargo xtask lint`.
-pub fn run() -> Outcome {
+/// A named part of the checks.
+type Part = (&'static str, fn(&mut Tally));
+
+const PARTS: &[Part] = &[
+    ("fmt", |t| t.check("cargo fmt", run_cargo(&["fmt", "--all", "--check"], &[]))),
+    ("clippy", |t| {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        t.check("cargo clippy", run_cargo(&arguments, &[]));
+    }),
+    ("doc", |t| {
+        let arguments = ["doc", "--workspace", "--no-deps", "--document-private-items"];
+        t.check("cargo doc", run_cargo(&arguments, &[("RUSTDOCFLAGS", "-D warnings")]));
+    }),
+    ("units", systemd::checks),
+];
+
+/// `cargo xtask lint`: all parts, or those named.
+pub fn run(names: &[&str]) -> Outcome {
+    let known: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
+    if let Some(name) = names.iter().find(|n| !known.contains(n)) {
+        return Err(format!("lint has no part {name}; there are: {}", known.join(", ")));
+    }
     let mut tally = Tally::default();
-    checks(&mut tally);
+    checks(&mut tally, names);
     tally.close()
 }
 
-/// Formatting, clippy, documentation, units.
-pub fn checks(tally: &mut Tally) {
-    say("formatting");
-    tally.check("cargo fmt", run_cargo(&["fmt", "--all", "--check"], &[]));
-    say("clippy");
-    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    tally.check("cargo clippy", run_cargo(&clippy, &[]));
-    say("documentation");
-    let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
-    tally.check("cargo doc", run_cargo(&doc, &[("RUSTDOCFLAGS", "-D warnings")]));
-    say("systemd units");
-    systemd::checks(tally);
+/// Formatting, clippy, documentation, units; with `names` only those.
+pub fn checks(tally: &mut Tally, names: &[&str]) {
+    for (name, part) in PARTS.iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
+        say(name);
+        part(tally);
+    }
 }
 
 fn run_cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {

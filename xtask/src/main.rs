@@ -21,7 +21,7 @@ usage: cargo xtask COMMAND
                          --keep: stay up until Ctrl-C;  --json: the summary as JSON
   test [FILTER…]         everything that CI runs; with filters: only the end-to-end tests that match
   bench NAME [ARGS…]     a benchmark: session-table
-  lint                   formatting, clippy, documentation, systemd units
+  lint [PART…]           formatting, clippy, documentation, systemd units: fmt clippy doc units
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
 
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         ["demo", ref options @ ..] => demo::run(options),
         ["test", ref filters @ ..] => test::run(filters),
         ["bench", name, ref arguments @ ..] => test::bench(name, arguments),
-        ["lint"] => lint::run(),
+        ["lint", ref parts @ ..] => lint::run(parts),
         ["--help" | "-h" | "help"] => {
             println!("{HELP}");
             return ExitCode::SUCCESS;

@@ -14,7 +14,7 @@ use crate::step::{Tally, root, target};
 const UNITS: &[(&str, &str, u32)] = &[
     // (file, instance to verify, threshold)
     ("lb-primary.service", "lb-primary.service", 36),
-    ("lb-worker@.service", "lb-worker@0a.service", 26),
+    ("lb-worker@.service", "lb-worker@0a.service", 27),
     ("lb-healthcheck.service", "lb-healthcheck.service", 14),
 ];
 const PROGRAMS: &[&str] =
@@ -96,7 +96,10 @@ fn exposure(command: &mut Command) -> Result<String, String> {
     let overall = text.lines().find_map(|l| l.split_once("exposure level for ")).map(|(_, rest)| rest.to_string());
     match (status, overall) {
         (true, Some(line)) => Ok(line),
-        (_, line) => Err(format!("{}\n{text}", line.unwrap_or_default())),
+        (_, line) => {
+            let costs: Vec<&str> = text.lines().filter(|l| l.starts_with('✗') || line.is_none()).collect();
+            Err(format!("{}\n{}", line.unwrap_or_default(), costs.join("\n")))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ pub fn run(filters: &[&str]) -> Outcome {
     setup::run_all()?;
     let mut tally = Tally::default();
     if filters.is_empty() {
-        lint::checks(&mut tally);
+        lint::checks(&mut tally, &[]);
         tally.tests("unit tests", cargo().args(["test", "--workspace", "--no-fail-fast"]));
     }
     match demo::build() {

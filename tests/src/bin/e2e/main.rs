@@ -37,6 +37,7 @@ const fn test(name: &'static str, seconds: u64, body: fn(&mut Ctx) -> tests::Res
 /// All tests, the simple ones first: when the rig itself is broken, nothing else is worth reading.
 const TESTS: &[Test] = &[
     test("rig::direct_traffic", 60, rig_itself::direct_traffic),
+    test("rig::tap_is_plumbed", 30, rig_itself::tap_is_plumbed),
     test("rig::nothing_is_left", 60, rig_itself::nothing_is_left),
     test("forwarding::tcp_and_udp", 120, forwarding::tcp_and_udp),
     test("forwarding::law_under_load", 180, forwarding::law_under_load),

@@ -40,6 +40,25 @@ pub fn direct_traffic(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
+/// The kernel end of a tap goes to the bridge with another MAC, also a second time.
+pub fn tap_is_plumbed(ctx: &mut Ctx) -> Result<()> {
+    let rig = ctx.bare_rig()?;
+    let tap = rig.tap();
+    for _ in 0..2 {
+        rig.app.ip(&[&format!("tuntap add {tap} mode tap")])?;
+        rig.plumb()?;
+        let shown = run(rig.bridge.command("ip").args(["link", "show", "dev", &tap]))?;
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let right = text.contains("master br0") && text.contains("02:00:00:00:fe:01") && !rig.app.has_link(&tap);
+        ensure(right, || text)?;
+        let counters = rig.tap_counters()?;
+        ensure(counters.rx.packets == 0, || format!("{counters:?}"))?;
+        // The holder's end closes it: it is gone wherever it lies.
+        rig.bridge.ip(&[&format!("tuntap del {tap} mode tap")])?;
+    }
+    Ok(())
+}
+
 /// After a rig's end, orderly or by SIGKILL, no namespace, process, mount or file of it is left.
 pub fn nothing_is_left(ctx: &mut Ctx) -> Result<()> {
     let rig = ctx.bare_rig()?;
