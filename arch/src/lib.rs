@@ -1,155 +1,141 @@
-//! The few CPU instructions that are unsafe to call, behind safe signatures: prefetch, keyed hash, tag compare.
+//! The few CPU instructions that are unsafe to call, behind safe signatures: prefetch, keyed hash, tag compare, time stamp.
+//!
+//! Every function has a plain-Rust equivalent for other CPUs and build flags, and the tests hold the two together.
 #![deny(missing_docs)]
-#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test data"))]
 
-#[cfg(not(all(target_arch = "x86_64", target_feature = "aes", target_feature = "sse2")))]
-compile_error!("build for x86-64 with AES instructions: see .cargo/config.toml");
+mod hash;
 
-use std::arch::x86_64 as cpu;
 use std::sync::atomic::AtomicU16;
 
-/// 256-bit key of [`keyed_hash`], from the kernel's random generator.
-#[derive(Clone, Copy)]
-pub struct HashKey {
-    first: cpu::__m128i,
-    second: cpu::__m128i,
+pub use hash::{HashKey, keyed_hash, siphash13};
+
+/// Tags in one bucket of the session index.
+pub const TAGS: usize = 10;
+
+/// CPU features the programs are built for, beyond what every x86-64 has.
+#[cfg(target_arch = "x86_64")]
+macro_rules! features {
+    ($($name:tt)*) => { [$(($name, std::is_x86_feature_detected!($name))),*] };
 }
 
-impl std::fmt::Debug for HashKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("HashKey(not shown)")
+/// Does this CPU have what the programs are built for? To be called first thing in `main`.
+///
+/// # Errors
+/// Names the missing features and what to do about it.
+pub fn cpu_check() -> Result<(), String> {
+    #[cfg(target_arch = "x86_64")]
+    let features = features!("sse4.2" "avx" "avx2" "bmi1" "bmi2" "lzcnt" "popcnt" "movbe" "fma" "f16c" "aes");
+    #[cfg(not(target_arch = "x86_64"))]
+    let features: [(&str, bool); 0] = [];
+    let missing: Vec<&str> = features.iter().filter(|(_, present)| !present).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "this CPU lacks {}; the programs are built for x86-64-v3 with AES (Haswell, 2013, or later): \
+         in a virtual machine choose the CPU model \"host\", else rebuild without .cargo/config.toml's rustflags",
+        missing.join(", ")
+    ))
+}
+
+/// Asks for the cache line of `target`, to be read soon.
+#[inline(always)]
+pub fn prefetch_read<T: ?Sized>(target: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and faults on no address; this one is valid anyway.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(target).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = target;
+}
+
+/// Asks for the cache line of `target`, to be written soon. A hint only: nothing is written.
+#[inline(always)]
+pub fn prefetch_write<T: ?Sized>(target: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a prefetch changes nothing and faults on no address; this one is valid anyway.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(target).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = target;
+}
+
+/// Asks for the cache line of `slice[index]`; does nothing when there is no such element.
+#[inline(always)]
+pub fn prefetch_at<T>(slice: &[T], index: usize) {
+    if let Some(target) = slice.get(index) {
+        prefetch_read(target);
     }
 }
 
-impl HashKey {
-    /// A key of 32 random bytes.
-    #[must_use]
-    pub fn new(bytes: [u8; 32]) -> Self {
-        let word = |at: usize| {
-            let mut w = [0; 8];
-            w.copy_from_slice(&bytes[at..at + 8]);
-            i64::from_le_bytes(w)
-        };
-        // SAFETY: the build requires SSE2 (compile_error above); the programs check the CPU at start.
+/// Which of the tags equal `tag`: bit *i* for `tags[i]`.
+#[inline(always)]
+#[must_use]
+pub fn match_tags(tags: &[u16; TAGS], tag: u16) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_mm_cvtsi32_si128, _mm_loadu_si128};
+        let last = i32::from(tags[8].cast_signed()) & 0xffff | i32::from(tags[9].cast_signed()) << 16;
+        // SAFETY: the 16 bytes read are the first eight of the ten tags; SSE2 is part of x86-64.
+        let (low, high) = unsafe { (_mm_loadu_si128(tags.as_ptr().cast()), _mm_cvtsi32_si128(last)) };
+        compare(low, high, tag)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    tags.iter().enumerate().fold(0, |mask, (i, &t)| mask | u32::from(t == tag) << i)
+}
+
+/// [`match_tags`] on tags that another process may be writing: each tag is read once, as by a relaxed load.
+#[inline(always)]
+#[must_use]
+pub fn match_tags_shared(tags: &[AtomicU16; TAGS], tag: u16) -> u32 {
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx"))]
+    {
+        use core::arch::{asm, x86_64::__m128i, x86_64::_mm_cvtsi32_si128};
+        let (low, last): (__m128i, i32);
+        // SAFETY: reads exactly the 20 bytes of `tags`. The loads are assembly because the memory is shared: x86 never
+        // tears an aligned 16-bit word inside them, so each tag is some value that was stored, like ten relaxed loads
+        // (which the compiler would not join).
         unsafe {
-            Self { first: cpu::_mm_set_epi64x(word(8), word(0)), second: cpu::_mm_set_epi64x(word(24), word(16)) }
+            asm!("vmovdqu {low}, xmmword ptr [{tags}]", "mov {last:e}, dword ptr [{tags} + 16]",
+                tags = in(reg) tags.as_ptr(), low = lateout(xmm_reg) low, last = lateout(reg) last,
+                options(nostack, readonly, preserves_flags));
         }
+        // SAFETY: SSE2 is part of x86-64.
+        let high = unsafe { _mm_cvtsi32_si128(last) };
+        compare(low, high, tag)
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx")))]
+    {
+        use std::sync::atomic::Ordering::Relaxed; // A tag is only a hint: the record it leads to is compared in full.
+        tags.iter().enumerate().fold(0, |mask, (i, t)| mask | u32::from(t.load(Relaxed) == tag) << i)
     }
 }
 
-/// Keyed hash of 128 bits: four AES rounds. Two rounds cluster on consecutive addresses; unkeyed or linear hashes (CRC,
-/// Toeplitz) let a client choose its bucket.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn compare(low: core::arch::x86_64::__m128i, high: core::arch::x86_64::__m128i, tag: u16) -> u32 {
+    use core::arch::x86_64::{_mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16};
+    // SAFETY: SSE2 is part of x86-64.
+    let mask = unsafe {
+        let tag = _mm_set1_epi16(tag.cast_signed());
+        _mm_movemask_epi8(_mm_packs_epi16(_mm_cmpeq_epi16(low, tag), _mm_cmpeq_epi16(high, tag)))
+    };
+    mask.cast_unsigned() & ((1 << TAGS) - 1)
+}
+
+/// The CPU's time stamp counter: ticks of a constant rate, for measuring short stretches. 0 where there is none.
 #[inline(always)]
 #[must_use]
-pub fn keyed_hash(a: u64, b: u64, key: &HashKey) -> u64 {
-    // SAFETY: the build requires AES and SSE2 (compile_error above); the programs check the CPU at start.
-    unsafe {
-        let x = cpu::_mm_xor_si128(cpu::_mm_set_epi64x(a.cast_signed(), b.cast_signed()), key.first);
-        let x = cpu::_mm_aesenc_si128(x, key.second);
-        let x = cpu::_mm_aesenc_si128(x, key.first);
-        let x = cpu::_mm_aesenc_si128(x, key.second);
-        let x = cpu::_mm_aesenc_si128(x, key.first);
-        cpu::_mm_cvtsi128_si64(x).cast_unsigned()
+pub fn tsc() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: reads a register; Linux leaves RDTSC open to user space.
+        unsafe { core::arch::x86_64::_rdtsc() }
     }
-}
-
-/// Places of `tags` that equal `tag`, as a bit mask.
-#[inline(always)]
-#[must_use]
-pub fn match_tags(tags: &[AtomicU16; 10], tag: u16) -> u32 {
-    let start = tags.as_ptr().cast::<u8>();
-    // SAFETY: 16 + 4 bytes lie within the 20 of `tags`. The loads are plain, of memory that its one writer changes with
-    // 2-byte stores: x86 never shows half of an aligned 2-byte store, and a stale tag is harmless, since every match is
-    // verified against the session record.
-    // The instructions are SSE2, which the build requires.
-    unsafe {
-        let low = cpu::_mm_loadu_si128(start.cast());
-        let high = cpu::_mm_cvtsi32_si128(start.add(16).cast::<i32>().read_unaligned());
-        let wanted = cpu::_mm_set1_epi16(tag.cast_signed());
-        let equal = cpu::_mm_packs_epi16(cpu::_mm_cmpeq_epi16(low, wanted), cpu::_mm_cmpeq_epi16(high, wanted));
-        cpu::_mm_movemask_epi8(equal).cast_unsigned() & 0x3ff
-    }
-}
-
-/// Asks for the cache line of `value`.
-#[inline(always)]
-pub fn prefetch<T>(value: &T) {
-    // SAFETY: prefetching any address is without effect on memory; this one is valid besides.
-    unsafe { cpu::_mm_prefetch::<{ cpu::_MM_HINT_T0 }>(std::ptr::from_ref(value).cast()) };
-}
-
-/// Asks for the cache line of `rows[at]`; nothing happens beyond the end.
-#[inline(always)]
-pub fn prefetch_at<T>(rows: &[T], at: usize) {
-    if let Some(row) = rows.get(at) {
-        prefetch(row);
-    }
-}
-
-/// What this build needs of the CPU and does not find; empty: all there.
-#[must_use]
-pub fn missing_cpu_features() -> Vec<&'static str> {
-    let has = [
-        ("aes", is_x86_feature_detected!("aes")),
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("bmi1", is_x86_feature_detected!("bmi1")),
-        ("bmi2", is_x86_feature_detected!("bmi2")),
-        ("fma", is_x86_feature_detected!("fma")),
-        ("movbe", is_x86_feature_detected!("movbe")),
-    ];
-    has.into_iter().filter(|(_, found)| !found).map(|(name, _)| name).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_are_found_where_a_plain_loop_finds_them() {
-        let mut seed = 1_u32;
-        for _ in 0..10_000 {
-            let tags: [AtomicU16; 10] = std::array::from_fn(|_| {
-                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                AtomicU16::new((seed >> 30) as u16)
-            });
-            for tag in 0..4 {
-                let plain =
-                    tags.iter().enumerate().filter(|(_, t)| t.load(std::sync::atomic::Ordering::Relaxed) == tag);
-                assert_eq!(match_tags(&tags, tag), plain.map(|(i, _)| 1 << i).sum::<u32>());
-            }
-        }
-    }
-
-    #[test]
-    fn one_bit_of_input_changes_half_of_the_output() {
-        let key = HashKey::new(std::array::from_fn(|i| i as u8 * 7 + 1));
-        let mut flips = 0;
-        let mut cases = 0;
-        for i in 0..1000_u64 {
-            for bit in 0..64 {
-                flips += (keyed_hash(i, 80, &key) ^ keyed_hash(i ^ 1 << bit, 80, &key)).count_ones();
-                flips += (keyed_hash(i, 80, &key) ^ keyed_hash(i, 80 ^ 1 << bit, &key)).count_ones();
-                cases += 2;
-            }
-        }
-        let mean = f64::from(flips) / f64::from(cases);
-        assert!((31.0..33.0).contains(&mean), "{mean}");
-    }
-
-    #[test]
-    fn consecutive_tuples_spread_evenly() {
-        let key = HashKey::new(std::array::from_fn(|i| i as u8 * 3 + 5));
-        let buckets = 1024_usize;
-        let mut counts = vec![0_u32; buckets];
-        for address in 0..256_u64 {
-            for port in 0..256_u64 {
-                let hash =
-                    keyed_hash((0x0a00_0000 + address) << 32 | (1024 + port) << 16 | 80, 0x0a4d_0064 << 8 | 6, &key);
-                counts[((hash & 0xffff_ffff) as usize * buckets) >> 32] += 1;
-            }
-        }
-        // Chi-square with 1,023 degrees of freedom: 1,168 is the 99.9 % point.
-        let chi: f64 = counts.iter().map(|c| (f64::from(*c) - 64.0).powi(2) / 64.0).sum();
-        assert!(chi < 1168.0, "{chi}");
-    }
+    #[cfg(not(target_arch = "x86_64"))]
+    0
 }
