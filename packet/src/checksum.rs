@@ -1,0 +1,129 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624, equation 3).
+
+/// Sum of the bytes as big-endian 16-bit words, unfolded; an odd last byte is padded with zero.
+/// Congruent to the sum of 16-bit words modulo 0xffff; slices up to 2^32 bytes do not overflow.
+#[inline]
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let total: u64 = words.iter().map(|&word| u64::from(u32::from_be_bytes(word))).sum();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    total + u64::from(u32::from_be_bytes(last))
+}
+
+/// Folds a sum to 16 bits with end-around carry. 0 only for 0.
+#[inline(always)]
+#[must_use]
+pub const fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 48) + (sum >> 32 & 0xffff) + (sum >> 16 & 0xffff) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    #[allow(clippy::cast_possible_truncation, reason = "folded: at most 0xffff")]
+    let folded = sum as u16;
+    folded
+}
+
+/// Checksum of the bytes, to be stored in a field that was zero while summing.
+#[inline]
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u16 {
+    !fold(sum(bytes))
+}
+
+/// Sum of the IPv4 pseudo header of TCP and UDP (RFC 9293 §3.1, RFC 768). `len`: header and payload of layer 4, bytes.
+#[inline(always)]
+#[must_use]
+pub const fn pseudo_v4(src: u32, dst: u32, proto: u8, len: u16) -> u64 {
+    src as u64 + dst as u64 + proto as u64 + len as u64
+}
+
+/// Checksum of a TCP or UDP segment whose checksum field is zero. For UDP send [`udp_nonzero`] of it.
+#[inline]
+#[must_use]
+pub fn segment_v4(src: u32, dst: u32, proto: u8, segment: &[u8]) -> u16 {
+    !fold(pseudo(src, dst, proto, segment) + sum(segment))
+}
+
+/// Does the checksum in the segment match? (UDP's "none" is the caller's case, see [`crate::udp::verify`].)
+#[inline]
+#[must_use]
+pub fn verify_segment_v4(src: u32, dst: u32, proto: u8, segment: &[u8]) -> bool {
+    fold(pseudo(src, dst, proto, segment) + sum(segment)) == 0xffff
+}
+
+/// Longer than 65,535 is no IPv4 segment: the sum is then of no packet, and matches none.
+#[inline(always)]
+fn pseudo(src: u32, dst: u32, proto: u8, segment: &[u8]) -> u64 {
+    pseudo_v4(src, dst, proto, 0) + segment.len() as u64
+}
+
+/// A UDP checksum that comes out as 0 is sent as 0xffff: 0 says "none" (RFC 768).
+#[inline(always)]
+#[must_use]
+pub const fn udp_nonzero(checksum: u16) -> u16 {
+    if checksum == 0 { 0xffff } else { checksum }
+}
+
+/// What a set of changed words does to a checksum: the sum of `!old + new`, applied once.
+///
+/// Words must lie on even offsets of the summed range; [`Delta::bytes`] takes any. Holds 2^31 changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta(u64);
+
+impl Delta {
+    /// No change.
+    pub const NONE: Self = Self(0);
+
+    /// A 16-bit word changed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self, old: u16, new: u16) -> Self {
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// A 32-bit word changed (two 16-bit words at once: 2^16 ≡ 1).
+    #[inline(always)]
+    #[must_use]
+    pub const fn long(self, old: u32, new: u32) -> Self {
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// A byte changed at `offset` of the summed range.
+    #[inline(always)]
+    #[must_use]
+    pub const fn byte(self, offset: usize, old: u8, new: u8) -> Self {
+        let shift = if offset.is_multiple_of(2) { 8 } else { 0 };
+        self.word((old as u16) << shift, (new as u16) << shift)
+    }
+
+    /// Bytes changed, the first at `offset` of the summed range. The longer slice's rest is ignored.
+    #[inline]
+    #[must_use]
+    pub fn bytes(self, offset: usize, old: &[u8], new: &[u8]) -> Self {
+        let pairs = old.iter().zip(new).enumerate();
+        pairs.fold(self, |delta, (i, (&old, &new))| delta.byte(offset.wrapping_add(i), old, new))
+    }
+
+    /// Both changes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The new checksum. A right one stays right, a wrong one stays wrong: corruption is never hidden.
+    #[inline(always)]
+    #[must_use]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        !fold(self.0 + !checksum as u64)
+    }
+
+    /// [`Delta::apply`] for UDP: "none" (0) stays none, and a result of 0 is sent as 0xffff.
+    #[inline(always)]
+    #[must_use]
+    pub const fn apply_udp(self, checksum: u16) -> u16 {
+        if checksum == 0 { 0 } else { udp_nonzero(self.apply(checksum)) }
+    }
+}

@@ -1,0 +1,211 @@
+//! From a frame to what the datapath decides by, in one pass.
+
+use crate::{ethernet, icmp, ipv4, tcp, udp, wire};
+
+/// Why a frame is not looked at further. The order of checks is that of the headers; the first failure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[repr(u8)]
+pub enum ParseError {
+    /// The frame ends within its Ethernet or IP header.
+    #[error("frame ends within the Ethernet or IP header")]
+    TooShort,
+    /// Neither IPv4, IPv6 nor ARP.
+    #[error("ethertype is neither IPv4, IPv6 nor ARP")]
+    NotIp,
+    /// The IPv4 header's version is not 4.
+    #[error("IP version is not 4")]
+    BadVersion,
+    /// The IPv4 header says it is shorter than 20 bytes.
+    #[error("IP header length below 20 bytes")]
+    BadIhl,
+    /// The IPv4 total length is less than its header or more than the frame has.
+    #[error("IP total length below its header's, or beyond the frame")]
+    BadTotalLength,
+    /// The IPv4 header checksum does not match.
+    #[error("IP header checksum does not match")]
+    BadIpChecksum,
+    /// A fragment: ports are unknown.
+    #[error("IP fragment")]
+    Fragment,
+    /// Less than 20 bytes of TCP.
+    #[error("TCP segment below 20 bytes")]
+    TcpTooShort,
+    /// The TCP data offset is below 5 or beyond the segment.
+    #[error("TCP data offset below 5, or beyond the segment")]
+    BadTcpOffset,
+    /// Less than 8 bytes of UDP.
+    #[error("UDP datagram below 8 bytes")]
+    UdpTooShort,
+    /// The UDP length is below 8 or beyond the IP packet.
+    #[error("UDP length below 8, or beyond the IP packet")]
+    BadUdpLength,
+    /// Less than 8 bytes of ICMP.
+    #[error("ICMP message below 8 bytes")]
+    IcmpTooShort,
+}
+
+/// An IPv4 packet. Shape: 32 bytes. Offsets from the start of the frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct V4 {
+    /// From.
+    pub src: u32,
+    /// To.
+    pub dst: u32,
+    /// TCP sequence number, else 0.
+    pub seq: u32,
+    /// TCP acknowledgement number (whatever the flags), else 0.
+    pub ack: u32,
+    /// TCP or UDP source port, else 0.
+    pub sport: u16,
+    /// TCP or UDP destination port, else 0. Of ICMP: type in the high byte, code in the low.
+    pub dport: u16,
+    /// IP header and payload, bytes.
+    pub total_len: u16,
+    /// VLAN id, 0: none.
+    pub vlan: u16,
+    /// Where the IP header begins: 14 or 18.
+    pub l3: u8,
+    /// Where layer 4 begins.
+    pub l4: u8,
+    /// Where layer 4's payload begins (of `OtherL4`: the same as `l4`).
+    pub payload: u8,
+    /// IP protocol.
+    pub proto: u8,
+    /// TCP flags, else 0.
+    pub tcp_flags: u8,
+    /// Time to live.
+    pub ttl: u8,
+}
+
+impl V4 {
+    /// Where the IP packet ends; what the frame has behind it is padding.
+    #[inline(always)]
+    #[must_use]
+    pub fn end(&self) -> usize {
+        usize::from(self.l3) + usize::from(self.total_len)
+    }
+    /// Bytes of layer 4, header and payload.
+    #[inline(always)]
+    #[must_use]
+    pub fn l4_len(&self) -> usize {
+        self.end().saturating_sub(usize::from(self.l4))
+    }
+    /// Bytes behind layer 4's header.
+    #[inline(always)]
+    #[must_use]
+    pub fn payload_len(&self) -> u32 {
+        (u32::from(self.l3) + u32::from(self.total_len)).saturating_sub(u32::from(self.payload))
+    }
+    /// What a TCP segment takes of the sequence space: payload + SYN + FIN.
+    #[inline(always)]
+    #[must_use]
+    pub fn segment_len(&self) -> u32 {
+        tcp::segment_len(self.payload_len(), self.tcp_flags)
+    }
+    /// Layer 4 of the frame this was read from, padding cut off; empty if it is another frame.
+    #[inline]
+    #[must_use]
+    pub fn segment<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        frame.get(usize::from(self.l4)..self.end()).unwrap_or_default()
+    }
+    /// [`V4::segment`], to be changed.
+    #[inline]
+    #[must_use]
+    pub fn segment_mut<'a>(&self, frame: &'a mut [u8]) -> &'a mut [u8] {
+        frame.get_mut(usize::from(self.l4)..self.end()).unwrap_or_default()
+    }
+}
+
+/// Where a payload begins that is not looked into here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where the payload of Ethernet begins: 14 or 18.
+    pub l3: u8,
+    /// VLAN id, 0: none.
+    pub vlan: u16,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// IPv4 TCP or UDP, headers checked (the layer-4 checksum is not: the update keeps a wrong one wrong).
+    L4(V4),
+    /// IPv4 ICMP: type and code in `dport`.
+    Icmp(V4),
+    /// IPv4 with another protocol.
+    OtherL4(V4),
+    /// ARP, not looked into: see [`crate::arp::parse`].
+    Arp(Link),
+    /// IPv6, not looked into.
+    Ipv6(Link),
+}
+
+/// Reads the headers of a frame. Source and destination are not judged, nor is the TTL: that is the forwarder's.
+///
+/// # Errors
+/// One reason per check, in the headers' order.
+#[inline(always)]
+pub fn classify(frame: &[u8]) -> Result<Parsed, ParseError> {
+    let window: &[u8; ethernet::HEADER] = frame.first_chunk().ok_or(ParseError::TooShort)?;
+    if wire::get16(window, 12) == ethernet::IPV4 {
+        return ipv4_at(frame, ethernet::HEADER as u8, 0);
+    }
+    rare(frame)
+}
+
+/// Tagged frames, and what is not IPv4.
+#[cold]
+#[inline(never)]
+fn rare(frame: &[u8]) -> Result<Parsed, ParseError> {
+    let header = ethernet::header(frame)?;
+    let l3 = if header.len == ethernet::HEADER { ethernet::HEADER as u8 } else { ethernet::TAGGED_HEADER as u8 };
+    let link = Link { l3, vlan: header.vlan };
+    match header.ethertype {
+        ethernet::IPV4 => ipv4_at(frame, l3, header.vlan),
+        ethernet::ARP => Ok(Parsed::Arp(link)),
+        ethernet::IPV6 => Ok(Parsed::Ipv6(link)),
+        _ => Err(ParseError::NotIp),
+    }
+}
+
+#[inline(always)]
+fn ipv4_at(frame: &[u8], l3: u8, vlan: u16) -> Result<Parsed, ParseError> {
+    let packet = frame.get(usize::from(l3)..).ok_or(ParseError::TooShort)?;
+    let ip = ipv4::header(packet)?;
+    if ip.fragment {
+        return Err(ParseError::Fragment);
+    }
+    let segment = packet.get(usize::from(ip.len)..usize::from(ip.total_len)).ok_or(ParseError::BadTotalLength)?;
+    let l4 = l3 + ip.len;
+    let mut v4 = V4 {
+        src: ip.src,
+        dst: ip.dst,
+        total_len: ip.total_len,
+        vlan,
+        l3,
+        l4,
+        payload: l4,
+        proto: ip.proto,
+        ttl: ip.ttl,
+        ..V4::default()
+    };
+    match ip.proto {
+        ipv4::TCP => {
+            let header = tcp::header(segment)?;
+            (v4.sport, v4.dport, v4.seq, v4.ack) = (header.sport, header.dport, header.seq, header.ack);
+            (v4.tcp_flags, v4.payload) = (header.flags, l4 + header.len);
+            Ok(Parsed::L4(v4))
+        }
+        ipv4::UDP => {
+            let header = udp::header(segment)?;
+            (v4.sport, v4.dport, v4.payload) = (header.sport, header.dport, l4 + udp::HEADER as u8);
+            Ok(Parsed::L4(v4))
+        }
+        ipv4::ICMP => {
+            let (kind, code) = icmp::kind(segment)?;
+            (v4.dport, v4.payload) = (u16::from_be_bytes([kind, code]), l4 + icmp::HEADER as u8);
+            Ok(Parsed::Icmp(v4))
+        }
+        _ => Ok(Parsed::OtherL4(v4)),
+    }
+}
