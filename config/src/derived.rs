@@ -97,8 +97,8 @@ impl Node {
         if port.device.is_pci() {
             return None;
         }
-        let hash = fnv128(format!("{}\0{}", self.name, port.name).as_bytes()).to_be_bytes();
-        let [a, b, c, d, e, f, ..] = hash;
+        let hash = mix64(fnv128(format!("{}\0{}", self.name, port.name).as_bytes()));
+        let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
         Some(Mac([(a & 0xfc) | 0x02, b, c, d, e, f]))
     }
 }
@@ -109,6 +109,16 @@ pub fn fnv128(bytes: &[u8]) -> u128 {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
+}
+
+/// 128 bits folded and spread over 64 (the finaliser of MurmurHash3): FNV alone leaves the last letters of like names in
+/// few bits.
+fn mix64(hash: u128) -> u64 {
+    let [low, high] = [hash & u128::from(u64::MAX), hash >> 64].map(|half| u64::try_from(half).unwrap_or(0));
+    let mut h = low ^ high;
+    h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    h ^ (h >> 33)
 }
 
 /// Where a slot lives as long as nobody else had to adopt it.
@@ -189,7 +199,8 @@ impl Config {
         self.services.iter().find(|s| s.name.as_str() == name)
     }
 
-    /// The networks that lie directly on ports, with the port's index.
+    /// Index of the port on one of whose networks an address lies.
+    #[must_use]
     pub fn connected(&self, address: IpAddr) -> Option<usize> {
         self.ports.iter().position(|p| p.addresses.iter().any(|net| net.contains(address)))
     }

@@ -36,9 +36,12 @@ pub(crate) fn not_yet(config: &Config) -> Vec<Diagnostic> {
         service(i, s, &mut say);
     }
     if !IPV6 {
-        for (address, path) in addresses(config).filter(|(address, _)| address.is_ipv6()) {
-            say(path(), format!("IPv6 address {address}"), "use IPv4".into());
-        }
+        let mut say6 = |address: IpAddr, path: &dyn Fn() -> String| {
+            if address.is_ipv6() {
+                say(path(), format!("IPv6 address {address}"), "use IPv4".into());
+            }
+        };
+        addresses(config, &mut say6);
     }
     found
 }
@@ -71,25 +74,25 @@ fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) 
 }
 
 /// Every address with what makes its key (made only when it is needed: there may be 100,000).
-fn addresses(config: &Config) -> impl Iterator<Item = (IpAddr, Box<dyn Fn() -> String>)> + '_ {
-    type Named = (IpAddr, Box<dyn Fn() -> String>);
-    let ports = config.ports.iter().enumerate().flat_map(|(i, p)| {
-        let own = p.addresses.iter().enumerate();
-        let own =
-            own.map(move |(k, a)| -> Named { (a.address, Box::new(move || format!("port[{i}].addresses[{k}]"))) });
-        let hops = p.gateways.iter().enumerate();
-        own.chain(hops.map(move |(k, g)| -> Named { (*g, Box::new(move || format!("port[{i}].gateways[{k}]"))) }))
-    });
-    let source = config.healthcheck.source.iter();
-    let source = source.map(|a| -> Named { (*a, Box::new(|| "healthcheck.source".to_owned())) });
-    let laddrs = config.laddrs.iter().enumerate();
-    let laddrs = laddrs.map(|(i, l)| -> Named { (l.address.address, Box::new(move || format!("laddr[{i}].address"))) });
-    let services = config.services.iter().enumerate().flat_map(|(i, s)| {
-        let vip: Named = (s.vip.ip(), Box::new(move || format!("service[{i}].vip")));
-        let rs = s.rs.iter().enumerate().map(move |(n, rs)| -> Named {
-            (rs.address.ip(), Box::new(move || format!("service[{i}].rs[{n}].address")))
-        });
-        std::iter::once(vip).chain(rs)
-    });
-    ports.chain(source).chain(laddrs).chain(services)
+fn addresses(config: &Config, see: &mut impl FnMut(IpAddr, &dyn Fn() -> String)) {
+    for (i, port) in config.ports.iter().enumerate() {
+        for (k, own) in port.addresses.iter().enumerate() {
+            see(own.address, &|| format!("port[{i}].addresses[{k}]"));
+        }
+        for (k, gateway) in port.gateways.iter().enumerate() {
+            see(*gateway, &|| format!("port[{i}].gateways[{k}]"));
+        }
+    }
+    if let Some(source) = config.healthcheck.source {
+        see(source, &|| "healthcheck.source".to_owned());
+    }
+    for (i, laddr) in config.laddrs.iter().enumerate() {
+        see(laddr.address.address, &|| format!("laddr[{i}].address"));
+    }
+    for (i, service) in config.services.iter().enumerate() {
+        see(service.vip.ip(), &|| format!("service[{i}].vip"));
+        for (n, rs) in service.rs.iter().enumerate() {
+            see(rs.address.ip(), &|| format!("service[{i}].rs[{n}].address"));
+        }
+    }
 }

@@ -246,7 +246,7 @@ impl<'a> Section<'a> {
         let Some(table) = self.table else { return };
         for (key, _) in table {
             let name = key.get_ref().as_ref();
-            if self.asked.iter().any(|k| *k == name) {
+            if self.asked.contains(&name) {
                 continue;
             }
             let path = self.key(name);

@@ -110,7 +110,7 @@ fn names_and_ids_are_unique() {
     refused("net_tap1,iface=lb1net1", "net_tap0,iface=lb1net1", codes::DUPLICATE, "port[1].device");
     refused("iface=lb1net1", "iface=lb1net0", codes::DUPLICATE, "port[1].device");
     refused("kernel = \"lb1k1\"", "kernel = \"lb1net0\"", codes::DUPLICATE, "port[1].kernel");
-    refused("id = 1", "id = 0", codes::DUPLICATE, "zone[1].id");
+    assert_eq!(found("id = 1", "id = 0", &AllFacts)[0], (codes::DUPLICATE.to_owned(), "zone[1].id".to_owned()));
     refused("zones = [0, 1]", "zones = [0, 1, 0]", codes::DUPLICATE, "port[0].zones[2]");
     refused("cpus = [1]", "cpus = [1, 1]", codes::DUPLICATE, "zone[0].cpus[1]");
     passes("zones = [0, 1]", "zones = [1, 0]");

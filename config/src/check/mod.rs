@@ -63,20 +63,27 @@ impl Checker<'_> {
         self.poisoned.iter().any(|p| p.starts_with(section))
     }
 
-    /// Notes every key that appears twice, with the first place.
-    fn unique<K: Eq + Hash>(
+    /// Notes every key that appears twice, with the first place. `path` names the place of what comes with a key; it is
+    /// called for duplicates only.
+    fn unique<K: Eq + Hash, P: Clone>(
         &mut self,
         code: &str,
-        items: impl IntoIterator<Item = (K, String)>,
+        items: impl IntoIterator<Item = (K, P)>,
+        path: impl Fn(P) -> String,
         message: impl Fn(&K) -> String,
     ) {
-        let mut seen: HashMap<K, String> = HashMap::new();
-        for (key, path) in items {
+        let mut seen: HashMap<K, P> = HashMap::new();
+        for (key, place) in items {
             if let Some(first) = seen.get(&key) {
-                let error = Diagnostic::new(code, path, message(&key)).related(first.clone(), "first used here");
-                self.say(error);
+                let error = Diagnostic::new(code, path(place), message(&key));
+                let hint = match code {
+                    codes::DUPLICATE_VIP => "give one of them another address, port or protocol",
+                    codes::DUPLICATE_RS => "take one out; a larger share is a larger weight",
+                    _ => "each may be used once",
+                };
+                self.say(error.hint(hint).related(path(first.clone()), "first used here"));
             } else {
-                seen.insert(key, path);
+                seen.insert(key, place);
             }
         }
     }

@@ -29,8 +29,8 @@ fn zones(c: &mut Checker<'_>) {
         let message = format!("{} zones, the tables hold {MAX_ZONES}", config.zones.len());
         c.say(Diagnostic::new(codes::TOO_MANY, format!("zone[{MAX_ZONES}]"), message));
     }
-    let ids = config.zones.iter().enumerate().map(|(i, z)| (z.id, format!("zone[{i}].id")));
-    c.unique(codes::DUPLICATE, ids, |id| format!("zone {id} is configured twice"));
+    let ids = config.zones.iter().enumerate().map(|(i, z)| (z.id, i));
+    c.unique(codes::DUPLICATE, ids, |i| format!("zone[{i}].id"), |id| format!("zone {id} is configured twice"));
     for (i, zone) in config.zones.iter().enumerate() {
         if !c.facts.numa_online(zone.numa) {
             let message = format!("NUMA node {} does not exist on this machine", zone.numa);

@@ -41,19 +41,20 @@ fn iface(port: &Port) -> Option<&str> {
 fn unique(c: &mut Checker<'_>) {
     let ports = &c.config.ports;
     let all = || ports.iter().enumerate();
+    let same = |path: String| path;
     let names = all().map(|(i, p)| (p.name.as_str(), format!("port[{i}].name")));
-    c.unique(codes::DUPLICATE, names, |name| format!("port \"{name}\" is configured twice"));
+    c.unique(codes::DUPLICATE, names, same, |name| format!("port \"{name}\" is configured twice"));
     let devices = all().map(|(i, p)| (p.device.name(), format!("port[{i}].device")));
-    c.unique(codes::DUPLICATE, devices, |name| format!("device \"{name}\" belongs to two ports"));
+    c.unique(codes::DUPLICATE, devices, same, |name| format!("device \"{name}\" belongs to two ports"));
     let kernel = all().filter_map(|(i, p)| Some((p.kernel.as_ref()?.as_str(), format!("port[{i}].kernel"))));
     let made = all().filter_map(|(i, p)| Some((iface(p)?, format!("port[{i}].device"))));
-    c.unique(codes::DUPLICATE, made.chain(kernel), |name| format!("interface \"{name}\" is used twice"));
+    c.unique(codes::DUPLICATE, made.chain(kernel), same, |name| format!("interface \"{name}\" is used twice"));
     let addresses = all().flat_map(|(i, p)| {
         p.addresses.iter().enumerate().map(move |(k, a)| (a.address, format!("port[{i}].addresses[{k}]")))
     });
-    c.unique(codes::DUPLICATE, addresses, |address| format!("address {address} is configured twice"));
+    c.unique(codes::DUPLICATE, addresses, same, |address| format!("address {address} is configured twice"));
     let macs = all().filter_map(|(i, p)| Some((p.mac?, format!("port[{i}].mac"))));
-    c.unique(codes::DUPLICATE, macs, |mac| format!("MAC {mac} belongs to two ports"));
+    c.unique(codes::DUPLICATE, macs, same, |mac| format!("MAC {mac} belongs to two ports"));
     for (i, port) in all() {
         if let Some(why) = iface(port).and_then(|name| name.parse::<IfName>().err()) {
             let error =
@@ -70,7 +71,8 @@ fn zones(c: &mut Checker<'_>, i: usize, port: &Port) {
     }
     c.unique(
         codes::DUPLICATE,
-        port.zones.iter().enumerate().map(|(k, id)| (id, format!("port[{i}].zones[{k}]"))),
+        port.zones.iter().enumerate().map(|(k, id)| (id, k)),
+        |k| format!("port[{i}].zones[{k}]"),
         |id| format!("zone {id} is listed twice"),
     );
     for (k, id) in port.zones.iter().enumerate() {

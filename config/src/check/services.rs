@@ -11,10 +11,20 @@ use crate::values::{ClientAddress, HealthKind, Millis, Mode, Protocol};
 
 pub(super) fn check(c: &mut Checker<'_>) {
     let services = &c.config.services;
-    let names = services.iter().enumerate().map(|(i, s)| (s.name.as_str(), format!("service[{i}].name")));
-    c.unique(codes::DUPLICATE, names, |name| format!("service \"{name}\" is configured twice"));
-    let vips = services.iter().enumerate().map(|(i, s)| ((s.vip, s.protocol), format!("service[{i}].vip")));
-    c.unique(codes::DUPLICATE_VIP, vips, |(vip, protocol)| format!("VIP {vip}/{protocol} belongs to two services"));
+    let names = services.iter().enumerate().map(|(i, s)| (s.name.as_str(), i));
+    c.unique(
+        codes::DUPLICATE,
+        names,
+        |i| format!("service[{i}].name"),
+        |name| format!("service \"{name}\" is configured twice"),
+    );
+    let vips = services.iter().enumerate().map(|(i, s)| ((s.vip, s.protocol), i));
+    c.unique(
+        codes::DUPLICATE_VIP,
+        vips,
+        |i| format!("service[{i}].vip"),
+        |(vip, protocol)| format!("VIP {vip}/{protocol} belongs to two services"),
+    );
     for (i, service) in services.iter().enumerate() {
         vip(c, i, service);
         conflicts(c, i, service);
@@ -139,8 +149,13 @@ fn local_addresses(c: &mut Checker<'_>, i: usize, s: &Service) {
 }
 
 fn servers(c: &mut Checker<'_>, i: usize, s: &Service) {
-    let addresses = s.rs.iter().enumerate().map(|(n, rs)| (rs.address, format!("service[{i}].rs[{n}].address")));
-    c.unique(codes::DUPLICATE_RS, addresses, |a| format!("server {a} is twice in service \"{}\"", s.name));
+    let addresses = s.rs.iter().enumerate().map(|(n, rs)| (rs.address, n));
+    c.unique(
+        codes::DUPLICATE_RS,
+        addresses,
+        |n| format!("service[{i}].rs[{n}].address"),
+        |a| format!("server {a} is twice in service \"{}\"", s.name),
+    );
     let reachable = !c.unsure("port");
     for (n, rs) in s.rs.iter().enumerate() {
         let path = || format!("service[{i}].rs[{n}].address");
