@@ -88,10 +88,11 @@ pub const SEEN_IDLE: u64 = u64::MAX;
 /// [`PulseRow::seen_generation`] while a reader joins.
 pub const SEEN_JOINING: u64 = 0;
 
-/// The change in progress: enough to finish or undo it in constant time.
+/// The change in progress: enough to finish it in constant time (redo: a change is planned with reads alone, written
+/// here whole, then carried out; whoever finds it set carries it out again, which gives the same result).
 ///
 /// Shape: one line. Writer: owner. Reader: the next owner. `op` is stored last when an intent is set, first when it is
-/// cleared.
+/// cleared. Meaning of the words by operation: `datapath::session::intent`.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct IntentRow {
@@ -107,8 +108,8 @@ pub struct IntentRow {
     pub server: AtomicU32,
     /// Service index.
     pub service: AtomicU32,
-    /// Old values, by operation.
-    pub old: [AtomicU32; 9],
+    /// Values to store, by operation.
+    pub value: [AtomicU32; 9],
 }
 row!(IntentRow, size 64, align 64);
 
@@ -164,7 +165,11 @@ pub struct ServerCountRow {
     pub bytes_in: AtomicU64,
     /// To clients, IP bytes.
     pub bytes_out: AtomicU64,
-    reserved: [AtomicU64; 2],
+    /// Service index the server belongs to: a session is counted out where it was counted in, also when its server's
+    /// published row is gone.
+    pub service: AtomicU32,
+    reserved0: AtomicU32,
+    reserved: AtomicU64,
 }
 row!(ServerCountRow, size 64, align 64);
 

@@ -114,24 +114,50 @@ impl Plan {
     /// Keys in (`tags` not 0; `link`: old wheel head, `free`: next free record, `fresh`: the record was never used).
     #[allow(clippy::too_many_arguments, reason = "one word of the line each")]
     pub fn create(
-        record: u32, places: [Place; 2], tags: [u16; 2], wheel: u32, link: u32, free: u32, fresh: bool, state: u8, flags: u8,
-        server: u32, service: u32, counts: Counts,
+        record: u32,
+        places: [Place; 2],
+        tags: [u16; 2],
+        wheel: u32,
+        link: u32,
+        free: u32,
+        fresh: bool,
+        state: u8,
+        flags: u8,
+        server: u32,
+        service: u32,
+        counts: Counts,
     ) -> Self {
         let word = u32::from(state) | u32::from(flags) << 8 | u32::from(fresh) << 16;
         let tags = u32::from(tags[0]) | u32::from(tags[1]) << 16;
-        Self::new(op::CREATE, record, [places[0].at, places[1].at], wheel)
-            .counted(server, service, counts)
-            .values(&[link, free, word, tags, places[0].over, places[1].over])
+        Self::new(op::CREATE, record, [places[0].at, places[1].at], wheel).counted(server, service, counts).values(&[
+            link,
+            free,
+            word,
+            tags,
+            places[0].over,
+            places[1].over,
+        ])
     }
 
     /// Keys out.
     pub fn close(
-        record: u32, places: [Place; 2], state: u8, flags: u8, server: u32, service: u32, counts: Counts,
+        record: u32,
+        places: [Place; 2],
+        state: u8,
+        flags: u8,
+        server: u32,
+        service: u32,
+        counts: Counts,
     ) -> Self {
         let word = u32::from(state) | u32::from(flags) << 8;
-        Self::new(op::CLOSE, record, [places[0].at, places[1].at], NONE)
-            .counted(server, service, counts)
-            .values(&[NONE, NONE, word, 0, places[0].over, places[1].over])
+        Self::new(op::CLOSE, record, [places[0].at, places[1].at], NONE).counted(server, service, counts).values(&[
+            NONE,
+            NONE,
+            word,
+            0,
+            places[0].over,
+            places[1].over,
+        ])
     }
 
     /// Record (head of wheel bucket `wheel`, its link is `next`) to the free list, whose head is `free`.
@@ -147,9 +173,14 @@ impl Plan {
     /// Key `tag` of `record` from a place to another; the count of bucket `over` becomes `count` (low byte).
     pub fn displace(record: u32, from: u32, to: u32, tag: u16, over: u32, count: u8) -> Self {
         let counts = Counts { over: [count, 0], ..Counts::default() };
-        Self::new(op::MOVE, record, [from, to], NONE)
-            .counted(NONE, NONE, counts)
-            .values(&[NONE, NONE, 0, u32::from(tag), over, NONE])
+        Self::new(op::MOVE, record, [from, to], NONE).counted(NONE, NONE, counts).values(&[
+            NONE,
+            NONE,
+            0,
+            u32::from(tag),
+            over,
+            NONE,
+        ])
     }
 
     const fn new(op: u32, record: u32, place: [u32; 2], wheel: u32) -> Self {

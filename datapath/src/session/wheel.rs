@@ -1,0 +1,206 @@
+//! The lazy timer wheel: buckets of records, one per tick; and the sweep over all records.
+//!
+//! A packet only stores "last seen". When the wheel comes by a record, it is relinked to where its time may be up, let go
+//! of, or freed if closed meanwhile. Only heads of buckets are ever taken, so single links do.
+//!
+//! - A visit too early is harmless (the record is relinked); a stride is at most one lap less a tick, so no record is
+//!   relinked into the bucket being emptied.
+//! - Expiry comes in the tick after `last_seen + timeout`; when the timeout itself became shorter since the last visit,
+//!   up to a stride (15.8 s) later: close what must go at once.
+//! - After a long pause the wheel is put forward by whole laps until one to two are left: every record is visited in it,
+//!   in the same order, at most `budget` per call.
+
+use std::sync::atomic::Ordering;
+
+use shm_layout::limits::{NONE, WHEEL_BUCKETS, WHEEL_TICK_MS};
+use shm_layout::session::{SessionRow, State, flag};
+
+use super::intent::{Counts, Plan};
+use super::store::Put;
+use super::{SessionTable, some, wrapped};
+
+/// Buckets, as ticks count.
+#[allow(clippy::cast_possible_truncation, reason = "a small constant")]
+const LAP: u32 = WHEEL_BUCKETS as u32;
+/// A new session is first visited after this, ms.
+const FIRST_VISIT_MS: u32 = 2000;
+/// How far the clock may seem to stand back, in ticks, before it counts as having gone forward a long way.
+const BACK: u32 = 16;
+
+/// What a call of [`SessionTable::sweep`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Records looked at.
+    pub visited: usize,
+    /// Sessions ended.
+    pub closed: usize,
+    /// The whole table has been looked at.
+    pub done: bool,
+}
+
+/// First tick at or after a time.
+const fn tick_after(ms: u64) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "ticks wrap; 2^32 is a whole number of laps")]
+    {
+        ms.div_ceil(WHEEL_TICK_MS as u64) as u32
+    }
+}
+
+/// Tick of a time.
+const fn tick_of(ms: u64) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "as above")]
+    {
+        (ms / WHEEL_TICK_MS as u64) as u32
+    }
+}
+
+/// Time since `last_seen`, ms; 0 when it lies ahead (by less than half the range: 24 days).
+pub(super) const fn idle(row_last_seen: u32, now_ms: u64) -> u32 {
+    let idle = wrapped(now_ms).wrapping_sub(row_last_seen);
+    if idle > i32::MAX.cast_unsigned() { 0 } else { idle }
+}
+
+impl SessionTable {
+    /// Wheel bucket of a new session.
+    pub(super) fn first_visit(&self, now_ms: u64, timeout_ms: u32) -> u32 {
+        let soon = if timeout_ms < FIRST_VISIT_MS { timeout_ms } else { FIRST_VISIT_MS };
+        let (target, next) = (tick_after(now_ms + u64::from(soon)), tick_of(now_ms).wrapping_add(1));
+        (if target == tick_of(now_ms) { next } else { target }) % LAP
+    }
+
+    /// Lets go of what has timed out: visits at most `budget` records, those whose time may be up. `timeout_of`: ms, by
+    /// the record's state; `on_expired` sees each session before it ends. Returns how many ended.
+    pub fn expire(
+        &mut self,
+        now_ms: u64,
+        budget: usize,
+        timeout_of: impl Fn(&SessionRow) -> u32,
+        mut on_expired: impl FnMut(u32, &SessionRow),
+    ) -> usize {
+        let now = tick_of(now_ms);
+        let mut tick = self.slot.table.tick.load(Ordering::Relaxed); // Relaxed, here and below: own data.
+        let lag = now.wrapping_sub(tick);
+        if lag > u32::MAX - BACK {
+            return 0;
+        }
+        if lag >= 2 * LAP {
+            tick = tick.wrapping_add((lag / LAP - 1) * LAP);
+            self.slot.table.tick.put(tick);
+        }
+        let (mut left, mut expired) = (budget, 0);
+        while now.wrapping_sub(tick) < 2 * LAP {
+            let bucket = tick % LAP;
+            while let Some(record) = self.head(bucket) {
+                if left == 0 {
+                    return expired;
+                }
+                left -= 1;
+                expired += usize::from(self.visit(record, bucket, tick, now_ms, &timeout_of, &mut on_expired));
+            }
+            tick = tick.wrapping_add(1);
+            self.slot.table.tick.put(tick);
+        }
+        expired
+    }
+
+    fn head(&self, bucket: u32) -> Option<u32> {
+        some(self.slot.wheel.get(bucket as usize)?.load(Ordering::Relaxed))
+    }
+
+    /// Visits the record at the head of a bucket; it is elsewhere afterwards. `true`: a session ended.
+    fn visit(
+        &mut self,
+        record: u32,
+        bucket: u32,
+        tick: u32,
+        now_ms: u64,
+        timeout_of: &impl Fn(&SessionRow) -> u32,
+        on_expired: &mut impl FnMut(u32, &SessionRow),
+    ) -> bool {
+        let Some(row) = self.slot.sessions.get(record as usize) else {
+            self.cut(bucket, NONE); // The chain leads out of the table: the rest of it is lost, the wheel goes on.
+            return false;
+        };
+        let next = row.link.load(Ordering::Relaxed);
+        self.index.prefetch_session(next);
+        let flags = row.flags.load(Ordering::Relaxed);
+        let state = State::of(row.state.load(Ordering::Relaxed));
+        if state == Some(State::Free) {
+            self.cut(bucket, next); // A free record in the wheel would be freed twice.
+            return false;
+        }
+        let indexed = flags & flag::INDEXED != 0;
+        if indexed && state.is_some() {
+            let (timeout, idle) = (timeout_of(row), idle(row.last_seen.load(Ordering::Relaxed), now_ms));
+            if idle < timeout {
+                let due = tick_after(now_ms + u64::from(timeout - idle));
+                let ahead = due.wrapping_sub(tick).clamp(1, LAP - 1);
+                let to = tick.wrapping_add(ahead) % LAP;
+                let head = self.head(to).unwrap_or(NONE);
+                Plan::relink(record, bucket, next, to, head).run(&self.slot);
+                return false;
+            }
+        }
+        if indexed {
+            if state.is_none() {
+                self.quarantined();
+            }
+            on_expired(record, row);
+            self.close(record);
+        }
+        let table = &self.slot.table;
+        let records = table.records.load(Ordering::Relaxed).to_le_bytes()[0].wrapping_sub(1);
+        let counts = Counts { records, ..Counts::default() };
+        Plan::free(record, bucket, next, table.free.load(Ordering::Relaxed), counts).run(&self.slot);
+        indexed
+    }
+
+    /// Takes the head off a bucket without giving the record to anyone.
+    #[cold]
+    fn cut(&self, bucket: u32, next: u32) {
+        if let Some(head) = self.slot.wheel.get(bucket as usize) {
+            head.put(next);
+        }
+        self.quarantined();
+    }
+
+    /// Begins a sweep over the whole table, from the start if one was under way.
+    pub fn sweep_start(&mut self) {
+        self.slot.table.sweep.put(0);
+    }
+
+    /// Is a sweep under way (also one a dead owner began)?
+    #[must_use]
+    pub fn sweeping(&self) -> bool {
+        self.slot.table.sweep.load(Ordering::Relaxed) != NONE
+    }
+
+    /// Looks at the next `budget` records: each session that `matches` is shown to `on_match`, then ended.
+    ///
+    /// A session that begins during the sweep in a record already passed is not seen: refuse new ones first.
+    pub fn sweep(
+        &mut self,
+        budget: usize,
+        mut matches: impl FnMut(&SessionRow) -> bool,
+        mut on_match: impl FnMut(u32, &SessionRow),
+    ) -> Swept {
+        let mut swept = Swept::default();
+        let Some(mut record) = some(self.slot.table.sweep.load(Ordering::Relaxed)) else {
+            return Swept { done: true, ..swept };
+        };
+        let end = self.slot.table.fresh.load(Ordering::Relaxed);
+        while swept.visited < budget && record < end {
+            let Some(row) = self.slot.sessions.get(record as usize) else { break };
+            self.index.prefetch_session(record.wrapping_add(8));
+            swept.visited += 1;
+            if row.flags.load(Ordering::Relaxed) & flag::INDEXED != 0 && matches(row) {
+                on_match(record, row);
+                swept.closed += usize::from(self.close(record));
+            }
+            record += 1;
+        }
+        swept.done = record >= end || record as usize >= self.slot.sessions.len();
+        self.slot.table.sweep.put(if swept.done { NONE } else { record });
+        swept
+    }
+}
