@@ -1,0 +1,189 @@
+//! What is to be published, in plain types, and how it is written into rows and read back from them.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::neighbours::Ip;
+use crate::published::{LocalRow, MemberRow, Published, ServiceRow, load_name, scheduler, store_name};
+use crate::session::TIMEOUTS;
+
+/// Everything a generation names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Services, removed ones that still have sessions included.
+    pub services: Vec<ServicePlan>,
+    /// Local addresses, one row each.
+    pub locals: Vec<LocalPlan>,
+}
+
+/// A service. Fields: [`ServiceRow`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// Place in the directory and in the counts; below the limit of services.
+    pub index: u32,
+    /// Id of this use of the place.
+    pub id: u32,
+    /// Virtual address.
+    pub vip: Ip,
+    /// Virtual port.
+    pub port: u16,
+    /// [`crate::published::protocol`].
+    pub protocol: u8,
+    /// [`crate::published::mode`].
+    pub mode: u8,
+    /// [`scheduler`].
+    pub scheduler: u8,
+    /// [`crate::published::service_flag`] bits.
+    pub flags: u8,
+    /// Most sessions, 0 no limit.
+    pub max_sessions: u32,
+    /// Interval of its checks, ms; 0: not checked.
+    pub check_interval_ms: u32,
+    /// Timeout per state, ms.
+    pub timeouts: [u32; TIMEOUTS],
+    /// Name.
+    pub name: String,
+    /// Real servers, removed ones included.
+    pub members: Vec<MemberPlan>,
+}
+
+/// A real server. Fields: [`MemberRow`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberPlan {
+    /// Id; below the limit of servers.
+    pub id: u32,
+    /// Tag of the id's present use.
+    pub tag: u32,
+    /// Address.
+    pub ip: Ip,
+    /// Port.
+    pub port: u16,
+    /// Weight.
+    pub weight: u16,
+    /// [`crate::published::admin`].
+    pub admin: u8,
+}
+
+/// A local address. Fields: [`LocalRow`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPlan {
+    /// Address.
+    pub ip: Ip,
+    /// Port of the appliance it is on.
+    pub port: u32,
+    /// First L4 port.
+    pub low: u16,
+    /// Last L4 port.
+    pub high: u16,
+    /// [`crate::published::local_flag`] bits.
+    pub flags: u32,
+}
+
+impl ServicePlan {
+    /// Weights the sequence of the service is made of; `None`: its scheduler needs no sequence. Servers that take no
+    /// sessions count as 0.
+    #[must_use]
+    pub fn weights(&self) -> Option<Vec<u16>> {
+        (self.scheduler == scheduler::WRR).then(|| {
+            let takes = |m: &MemberPlan| m.admin == crate::published::admin::ENABLED;
+            self.members.iter().map(|m| if takes(m) { m.weight } else { 0 }).collect()
+        })
+    }
+
+    /// Writes the row; its ranges and checksum follow.
+    pub(super) fn store(&self, row: &ServiceRow) {
+        // Relaxed, here and below: no reader has the row before the Release of `root.current`.
+        row.id.store(self.id, Relaxed);
+        row.vip[0].store(self.vip[0], Relaxed);
+        row.vip[1].store(self.vip[1], Relaxed);
+        row.port.store(self.port, Relaxed);
+        row.protocol.store(self.protocol, Relaxed);
+        row.mode.store(self.mode, Relaxed);
+        row.scheduler.store(self.scheduler, Relaxed);
+        row.flags.store(self.flags, Relaxed);
+        row.max_sessions.store(self.max_sessions, Relaxed);
+        row.check_interval_ms.store(self.check_interval_ms, Relaxed);
+        for (to, from) in row.timeouts.iter().zip(self.timeouts) {
+            to.store(from, Relaxed);
+        }
+        store_name(&row.name, &self.name);
+    }
+
+    /// Reads a service version back; `None` when it is not as its checksum says.
+    #[must_use]
+    pub fn load(tables: &Published, index: u32, row: &ServiceRow) -> Option<Self> {
+        if row.checksum.load(Relaxed) != tables.service_sum(row) {
+            return None;
+        }
+        let mut timeouts = [0; TIMEOUTS];
+        for (to, from) in timeouts.iter_mut().zip(&row.timeouts) {
+            *to = from.load(Relaxed);
+        }
+        let members = tables.members(row);
+        if members.len() != row.members.load(Relaxed) as usize {
+            return None;
+        }
+        Some(Self {
+            index,
+            id: row.id.load(Relaxed),
+            vip: [row.vip[0].load(Relaxed), row.vip[1].load(Relaxed)],
+            port: row.port.load(Relaxed),
+            protocol: row.protocol.load(Relaxed),
+            mode: row.mode.load(Relaxed),
+            scheduler: row.scheduler.load(Relaxed),
+            flags: row.flags.load(Relaxed),
+            max_sessions: row.max_sessions.load(Relaxed),
+            check_interval_ms: row.check_interval_ms.load(Relaxed),
+            timeouts,
+            name: load_name(&row.name),
+            members: members.iter().map(MemberPlan::load).collect(),
+        })
+    }
+}
+
+impl MemberPlan {
+    pub(super) fn store(&self, row: &MemberRow, service: &ServicePlan) {
+        row.id.store(self.id, Relaxed);
+        row.tag.store(self.tag, Relaxed);
+        row.ip[0].store(self.ip[0], Relaxed);
+        row.ip[1].store(self.ip[1], Relaxed);
+        row.port.store(self.port, Relaxed);
+        row.weight.store(self.weight, Relaxed);
+        row.admin.store(self.admin, Relaxed);
+        row.protocol.store(service.protocol, Relaxed);
+        row.service.store(service.index, Relaxed);
+    }
+
+    fn load(row: &MemberRow) -> Self {
+        Self {
+            id: row.id.load(Relaxed),
+            tag: row.tag.load(Relaxed),
+            ip: [row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)],
+            port: row.port.load(Relaxed),
+            weight: row.weight.load(Relaxed),
+            admin: row.admin.load(Relaxed),
+        }
+    }
+}
+
+impl LocalPlan {
+    pub(super) fn store(&self, row: &LocalRow) {
+        row.ip[0].store(self.ip[0], Relaxed);
+        row.ip[1].store(self.ip[1], Relaxed);
+        row.port.store(self.port, Relaxed);
+        row.low.store(self.low, Relaxed);
+        row.high.store(self.high, Relaxed);
+        row.flags.store(self.flags, Relaxed);
+    }
+
+    /// Reads a row.
+    #[must_use]
+    pub fn load(row: &LocalRow) -> Self {
+        Self {
+            ip: [row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)],
+            port: row.port.load(Relaxed),
+            low: row.low.load(Relaxed),
+            high: row.high.load(Relaxed),
+            flags: row.flags.load(Relaxed),
+        }
+    }
+}
