@@ -1,12 +1,12 @@
 //! Packets without a session: begin one, hand them to the slot that has it, or refuse them.
 
-use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed; // Published rows do not change; counts of other slots are statistics.
 
-use packet::options;
+use packet::tcp::{ACK, FIN, RST, SYN};
+use packet::{ipv4, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::neighbours::ip4;
-use shm_layout::published::{Generation, ServiceRow, local_flag, owner_slot, protocol, service_flag};
+use shm_layout::published::{Generation, ServiceRow, owner_slot, protocol, service_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::State;
 
@@ -14,42 +14,37 @@ use crate::burst::Flight;
 use crate::io::Io;
 use crate::runner::{Origin, SlotRunner};
 use crate::schedule::Unschedulable;
-use crate::session::{CreateError, Direction, New, SessionReader};
-use crate::shared::NextHop;
-use crate::tcp::{ACK, FIN, RST, SYN};
-
-/// Local addresses tried per session, from a random one on.
-const LOCALS_TRIED: usize = 4;
+use crate::session::{CreateError, Direction, Local, New};
 
 impl SlotRunner {
     /// A well-formed TCP or UDP packet that matched no session when the burst was probed.
     #[cold]
     pub(crate) fn unknown<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         // An earlier packet of the same burst may have begun it.
-        if let Some((index, direction)) = self.sessions.find(&flight.key, flight.hash) {
+        if let Some((index, direction)) = self.sessions.find_hashed(flight.key, flight.hash) {
             return self.established(io, place, flight, index, direction);
         }
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };
-        let parsed = &flight.parsed;
+        let packet = &flight.packet;
         let published = &self.shared.published;
-        if published.is_vip(generation, ip4(parsed.dst)) {
+        if published.is_vip(generation, ip4(packet.dst)) {
             return self.to_vip(io, place, flight, origin);
         }
-        if published.find_local(generation, ip4(parsed.dst)).is_some() {
+        if published.find_local(generation, ip4(packet.dst)).is_some() {
             return self.to_local(io, place, flight, origin);
         }
-        if self.is_port_address(parsed.dst) {
+        if self.is_port_address(packet.dst) {
             return self.refuse(io, place, DropReason::NoKernelInterface);
         }
         self.refuse(io, place, DropReason::NotForUs);
     }
 
     fn to_vip<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
-        let parsed = &flight.parsed;
-        if parsed.protocol == protocol::UDP {
+        let packet = &flight.packet;
+        if packet.proto == protocol::UDP {
             return self.begin(io, place, flight);
         }
-        match parsed.tcp_flags & (SYN | ACK | RST | FIN) {
+        match packet.tcp_flags & (SYN | ACK | RST | FIN) {
             SYN => self.begin(io, place, flight),
             flags if flags & SYN != 0 && flags & (RST | FIN) != 0 => self.refuse(io, place, DropReason::BadTcpFlags),
             0 => self.refuse(io, place, DropReason::BadTcpFlags),
@@ -59,7 +54,7 @@ impl SlotRunner {
 
     /// A reply that no session of this slot expects: the owner of its port is known.
     fn to_local<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
-        let owner = owner_slot(flight.parsed.dport, self.shared.slot_count());
+        let owner = owner_slot(flight.packet.dport, self.shared.slot_count());
         if owner != self.number && origin == Origin::Port {
             return self.pass_on(io, place, owner, RecordKind::Redirect);
         }
@@ -69,11 +64,9 @@ impl SlotRunner {
     /// Belongs to no session here and may not begin one: is it another slot's? Never a reset before that is known.
     fn stray<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         if origin == Origin::Port {
-            let elsewhere = self.shared.slots.iter().enumerate().find(|(number, slot)| {
-                *number != self.number as usize && SessionReader::new(slot).find(&flight.key, flight.hash).is_some()
-            });
-            if let Some((target, _)) = elsewhere {
-                return self.pass_on(io, place, u32::try_from(target).unwrap_or(0), RecordKind::Redirect);
+            let elsewhere = self.others.iter().find(|(_, reader)| reader.find(flight.key).is_some());
+            if let Some(&(target, _)) = elsewhere {
+                return self.pass_on(io, place, target, RecordKind::Redirect);
             }
         }
         self.answer_reset(io, place, flight, DropReason::NoSession);
@@ -105,16 +98,16 @@ impl SlotRunner {
         flight: &Flight,
         generation: Generation,
     ) -> Result<(u32, u32), DropReason> {
-        let parsed = &flight.parsed;
+        let packet = &flight.packet;
         let shared = std::sync::Arc::clone(&self.shared);
         let published = &shared.published;
-        if parsed.ttl <= 1 {
+        if packet.ttl <= 1 {
             return Err(DropReason::TtlExpired);
         }
-        if self.bad_source(parsed.src, generation) {
+        if self.bad_source(packet.src, generation) {
             return Err(DropReason::BadSource);
         }
-        let found = published.find_service(generation, ip4(parsed.dst), parsed.dport, parsed.protocol);
+        let found = published.find_service(generation, ip4(packet.dst), packet.dport, packet.proto);
         let service_index = found.ok_or(DropReason::NoService)?;
         let service = published.service(generation, service_index).ok_or(DropReason::NoService)?;
         if service.flags.load(Relaxed) & service_flag::REMOVED != 0 {
@@ -130,40 +123,50 @@ impl SlotRunner {
         })?;
         #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
         let server = (member.ip[1].load(Relaxed) as u32, member.port.load(Relaxed));
-        let to_client = shared.next_hop(ip4(parsed.src)).ok_or(DropReason::NoRoute)?;
+        let to_client = shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
         let to_server = shared.next_hop(ip4(server.0)).ok_or(DropReason::NoRoute)?;
-        let local = self.pick_local(generation, to_server.port, server, parsed.protocol).ok_or(DropReason::NoPort)?;
-        let tcp = parsed.protocol == protocol::TCP;
-        let shift = if tcp { self.isn_shift(server, local, parsed.seq) } else { 0 };
+        let local = self.pick_local(to_server.port, server, packet.proto).ok_or(DropReason::NoPort)?;
+        let tcp = packet.proto == protocol::TCP;
+        let shift = if tcp { self.isn_shift(server, local, packet.seq) } else { 0 };
         if !to_client.hop.resolved() {
             // The answer will need it: asked for now, it is there when the answer comes.
             self.ask_neighbour(to_client.neighbour, to_client.port);
         }
+        let state = if tcp { State::SynSent } else { State::Udp };
+        let timeout = service.timeouts.get(state as usize).map_or(0, |t| t.load(Relaxed));
         let new = New {
-            client: (parsed.src, parsed.sport),
-            vip: (parsed.dst, parsed.dport),
-            local,
-            server,
-            protocol: parsed.protocol,
-            state: if tcp { State::SynSent } else { State::Udp },
-            isn_shift: shift,
-            client_hop: hop_of(&to_client),
-            server_hop: hop_of(&to_server),
+            client_ip: packet.src,
+            client_port: packet.sport,
+            vip: packet.dst,
+            vip_port: packet.dport,
+            local_ip: local.ip,
+            local_port: local.port,
+            server_ip: server.0,
+            server_port: server.1,
+            udp: !tcp,
+            state,
+            client_hop: to_client.row,
+            client_hop_tag: to_client.hop.tag(),
+            server_hop: to_server.row,
+            server_hop_tag: to_server.hop.tag(),
             server_id: member.id.load(Relaxed),
             server_tag: member.tag.load(Relaxed),
             service: service_index,
             service_id: service.id.load(Relaxed),
-            end_client: parsed.seq.wrapping_add(parsed.segment_len),
-            #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
-            now_ms: self.now_ms as u32,
+            isn_shift: shift,
+            end: [packet.seq.wrapping_add(packet.segment_len()), 0],
+            ack: [0, 0],
+            now_ms: self.now_ms,
+            timeout_ms: timeout,
         };
         if tcp && let Some(frame) = io.frame(place) {
             // Two hosts behind one local address have two clocks: timestamps would make the server refuse one (PAWS).
-            options::blank_timestamps(frame, parsed);
+            tcp_options::erase_timestamps(frame, packet);
         }
         let index = self.sessions.create(&new).map_err(|error| match error {
-            CreateError::TableFull => DropReason::TableFull,
+            CreateError::TableFull(_) => DropReason::TableFull,
             CreateError::IndexFull => DropReason::IndexFull,
+            CreateError::Exists => DropReason::BadRecord,
         })?;
         Ok((index, shift))
     }
@@ -174,7 +177,7 @@ impl SlotRunner {
             && let Some(counts) = self.slot.servers.get(row.server_id.load(Relaxed) as usize)
         {
             counts.packets_in.store(counts.packets_in.load(Relaxed).wrapping_add(1), Relaxed);
-            let bytes = u64::from(flight.parsed.ip_len);
+            let bytes = u64::from(flight.packet.total_len);
             counts.bytes_in.store(counts.bytes_in.load(Relaxed).wrapping_add(bytes), Relaxed);
         }
     }
@@ -191,42 +194,16 @@ impl SlotRunner {
     }
 
     /// A free local address and port of this slot towards the server.
-    fn pick_local(
-        &mut self,
-        generation: Generation,
-        port: u8,
-        server: (u32, u16),
-        protocol: u8,
-    ) -> Option<(u32, u16)> {
-        let directory = self.shared.published.directory(generation);
-        let count = (directory.head.locals.load(Relaxed) as usize).min(directory.locals.len());
-        let start = if count > 1 { self.sessions.random() as usize % count } else { 0 };
-        let mut tried = 0;
-        for step in 0..count {
-            let row = &directory.locals[(start + step) % count];
-            let usable = row.port.load(Relaxed) == u32::from(port) && row.flags.load(Relaxed) & local_flag::REMOVED == 0;
-            if !usable {
-                continue;
-            }
-            #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
-            let address = row.ip[1].load(Relaxed) as u32;
-            let range = (row.low.load(Relaxed), row.high.load(Relaxed));
-            if let Some(local_port) = self.sessions.pick_port(address, range, server, protocol) {
-                return Some((address, local_port));
-            }
-            tried += 1;
-            if tried == LOCALS_TRIED {
-                break;
-            }
-        }
-        None
+    fn pick_local(&mut self, port: u8, server: (u32, u16), protocol: u8) -> Option<Local> {
+        let pool = self.locals.get(usize::from(port))?;
+        self.sessions.pick_port(pool, server.0, server.1, protocol)
     }
 
     /// What to add to the client's numbers so that the server sees an ISN as RFC 6528 makes it: a clock of 64 ns plus a
     /// keyed hash of the tuple. A local port used again always opens above what the server still remembers.
-    fn isn_shift(&self, server: (u32, u16), local: (u32, u16), client_isn: u32) -> u32 {
-        let a = u64::from(server.0) << 32 | u64::from(server.1) << 16 | u64::from(local.1);
-        let tuple = arch::keyed_hash(a, u64::from(local.0), &self.isn_key);
+    fn isn_shift(&self, server: (u32, u16), local: Local, client_isn: u32) -> u32 {
+        let a = u64::from(server.0) << 32 | u64::from(server.1) << 16 | u64::from(local.port);
+        let tuple = arch::keyed_hash(a, u64::from(local.ip), &self.isn_key);
         #[allow(clippy::cast_possible_truncation, reason = "a sequence number is the low 32 bits of both")]
         let isn = (tuple as u32).wrapping_add((self.now_ns >> 6) as u32);
         isn.wrapping_sub(client_isn)
@@ -234,12 +211,7 @@ impl SlotRunner {
 
     /// No host sends from there.
     fn bad_source(&self, src: u32, generation: Generation) -> bool {
-        let address = Ipv4Addr::from(src);
-        address.is_unspecified()
-            || address.is_loopback()
-            || address.is_multicast()
-            || address.is_broadcast()
-            || src >> 28 == 0xf
+        !ipv4::is_source(src)
             || self.shared.published.is_vip(generation, ip4(src))
             || self.shared.published.find_local(generation, ip4(src)).is_some()
             || self.is_port_address(src)
@@ -250,8 +222,4 @@ impl SlotRunner {
         let is = |row: &shm_layout::published::AddressRow| row.get().is_some_and(|(ip, _)| ip == ip4(address));
         self.shared.ports().any(|(_, port)| port.addresses.iter().any(is))
     }
-}
-
-fn hop_of(next: &NextHop) -> (u16, u8) {
-    (next.row, next.hop.tag())
 }

@@ -7,7 +7,10 @@
 //! | match | session line | counter line of the server |
 //! | act | session, counter and next-hop lines, headers | – |
 
-use packet::parse::{self, Parsed};
+use std::sync::atomic::Ordering::Relaxed; // Session rows have one writer, this slot.
+
+use packet::{Parsed, V4, ethernet};
+use shm_layout::counters::Flow;
 use shm_layout::limits::RX_BURST;
 
 use crate::io::Io;
@@ -17,7 +20,7 @@ use crate::session::{Direction, Key};
 /// What the stages know of one packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flight {
-    pub parsed: Parsed,
+    pub packet: V4,
     pub key: Key,
     pub hash: u64,
 }
@@ -25,7 +28,7 @@ pub(crate) struct Flight {
 /// Where a packet stands between the stages.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// Not TCP or UDP over IPv4, or refused by the parser: the slow way.
+    /// Not TCP or UDP over IPv4 to us, or refused by the parser: the slow way.
     Other,
     /// Keyed, bucket asked for.
     Keyed,
@@ -40,46 +43,51 @@ impl SlotRunner {
     pub(crate) fn burst<I: Io>(&mut self, io: &mut I, count: usize, origin: Origin) {
         let count = count.min(RX_BURST);
         let mut stages = [Stage::Other; RX_BURST];
-        let mut flights = [Flight { parsed: Parsed::EMPTY, key: Key::EMPTY, hash: 0 }; RX_BURST];
+        let mut flights = [Flight { packet: V4::default(), key: Key { a: 0, b: 0 }, hash: 0 }; RX_BURST];
+        let mut bytes = 0;
 
         for place in 0..count {
             io.prefetch(place);
         }
-        for place in 0..count {
+        for (place, (stage, flight)) in stages.iter_mut().zip(&mut flights).enumerate().take(count) {
             let Some(frame) = io.frame(place) else { continue };
-            self.counts.add(shm_layout::counters::Flow::RxBytes, frame.len() as u64);
-            if let Ok(parsed) = parse::transport(frame, self.port.mac) {
-                let key = Key::of(&parsed);
-                let hash = self.sessions.hash(&key);
-                self.sessions.prefetch_bucket(hash);
-                flights[place] = Flight { parsed, key, hash };
-                stages[place] = Stage::Keyed;
+            bytes += frame.len() as u64;
+            if ethernet::dst(frame) != Some(self.port.mac) {
+                continue;
             }
-        }
-        for place in 0..count {
-            if matches!(stages[place], Stage::Keyed)
-                && let Some(index) = self.sessions.candidate(flights[place].hash)
+            if let Ok(Parsed::L4(packet)) = packet::classify(frame)
+                && packet.vlan == self.port.vlan
             {
-                self.sessions.prefetch_session(index);
-                stages[place] = Stage::Candidate(index);
+                let key = Key::new(packet.src, packet.sport, packet.dst, packet.dport, packet.proto);
+                let hash = self.sessions.hash(key);
+                self.sessions.prefetch_bucket(hash);
+                *flight = Flight { packet, key, hash };
+                *stage = Stage::Keyed;
             }
         }
-        for place in 0..count {
-            if let Stage::Candidate(index) = stages[place] {
-                stages[place] = match self.sessions.verify(index, &flights[place].key) {
-                    Some(direction) => {
-                        self.sessions.prefetch_counts(index);
-                        Stage::Known(index, direction)
-                    }
-                    None => Stage::Keyed,
-                };
+        self.counts.add(Flow::RxBytes, if origin == Origin::Port { bytes } else { 0 });
+        for (stage, flight) in stages.iter_mut().zip(&flights).take(count) {
+            if matches!(stage, Stage::Keyed)
+                && let Some(record) = self.sessions.candidate(flight.hash)
+            {
+                self.sessions.prefetch_session(record);
+                *stage = Stage::Candidate(record);
             }
         }
-        for place in 0..count {
-            match stages[place] {
-                Stage::Known(index, direction) => self.established(io, place, &flights[place], index, direction),
-                Stage::Keyed | Stage::Candidate(_) => self.unknown(io, place, &flights[place], origin),
-                Stage::Other => self.other(io, place, origin),
+        for (stage, flight) in stages.iter_mut().zip(&flights).take(count) {
+            if let Stage::Candidate(record) = *stage
+                && let Some((record, direction)) = self.sessions.resolve(record, flight.key, flight.hash)
+            {
+                let server = self.sessions.row(record).map_or(0, |row| row.server_id.load(Relaxed));
+                arch::prefetch_at(&self.slot.servers, server as usize);
+                *stage = Stage::Known(record, direction);
+            }
+        }
+        for (place, (stage, flight)) in stages.iter().zip(&flights).enumerate().take(count) {
+            match *stage {
+                Stage::Known(record, direction) => self.established(io, place, flight, record, direction),
+                Stage::Keyed | Stage::Candidate(_) => self.unknown(io, place, flight, origin),
+                Stage::Other => self.other(io, place),
             }
         }
     }

@@ -32,13 +32,14 @@ impl Closing {
     }
 
     /// Releases what is due at the head of the list; returns how many sessions ended.
-    pub fn run(&mut self, sessions: &mut SessionTable, now_ms: u32, timeout: &impl Fn(&SessionRow) -> u32) -> usize {
+    pub fn run(&mut self, sessions: &mut SessionTable, now_ms: u64, timeout: &impl Fn(&SessionRow) -> u32) -> usize {
         let mut ended = 0;
         for _ in 0..PER_BURST {
             let Some(&index) = self.0.front() else { break };
             match sessions.row(index) {
                 Some(row) if over(row) => {
-                    let idle = now_ms.wrapping_sub(row.last_seen.load(Relaxed));
+                    #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
+                    let idle = (now_ms as u32).wrapping_sub(row.last_seen.load(Relaxed));
                     if idle < timeout(row) {
                         break;
                     }

@@ -2,10 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed; // Session and counter rows have one writer, this slot.
 
-use packet::ethernet::{self, Mac};
-use packet::rewrite::{self, Rewrite};
+use packet::{Mac, Rewrite, ethernet, rewrite_v4, tcp as header, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
-use shm_layout::neighbours::{Hop, ip4};
+use shm_layout::neighbours::{Hop, Ip, ip4};
 use shm_layout::published::protocol;
 use shm_layout::ring::RecordKind;
 use shm_layout::session::{SessionRow, flag};
@@ -27,19 +26,22 @@ impl SlotRunner {
         index: u32,
         direction: Direction,
     ) {
-        let parsed = &flight.parsed;
-        let Some(row) = self.sessions.row(index) else { return self.refuse(io, place, DropReason::BadRecord) };
+        let packet = &flight.packet;
+        let Some(row) = self.slot.sessions.get(index as usize) else {
+            return self.refuse(io, place, DropReason::BadRecord);
+        };
         let flags = row.flags.load(Relaxed);
         if flags & flag::INDEXED == 0 {
             // Ended by an earlier packet of this burst.
             return self.unknown(io, place, flight, Origin::Port);
         }
-        if parsed.ttl <= 1 {
+        if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
         let shift = row.isn_shift.load(Relaxed);
-        if parsed.protocol == protocol::TCP {
-            let segment = Segment { flags: parsed.tcp_flags, seq: parsed.seq, ack: parsed.ack, len: parsed.segment_len };
+        if packet.proto == protocol::TCP {
+            let (flags, len) = (packet.tcp_flags, packet.segment_len());
+            let segment = Segment { flags, seq: packet.seq, ack: packet.ack, len };
             match tcp::track(row, direction, &segment, shift) {
                 Step::Stay => {}
                 Step::Closing => {
@@ -55,10 +57,9 @@ impl SlotRunner {
                 }
             }
         }
-        let row = &self.slot.sessions[index as usize];
         #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
         row.last_seen.store(self.now_ms as u32, Relaxed);
-        self.count(row, direction, u64::from(parsed.ip_len));
+        self.count(row, direction, u64::from(packet.total_len));
         self.forward(io, place, flight, index, direction, shift);
     }
 
@@ -85,7 +86,9 @@ impl SlotRunner {
         direction: Direction,
         shift: u32,
     ) {
-        let row = &self.slot.sessions[index as usize];
+        let Some(row) = self.slot.sessions.get(index as usize) else {
+            return self.refuse(io, place, DropReason::BadRecord);
+        };
         let (hop_row, hop_tag) = match direction {
             Direction::Client => (row.server_hop.load(Relaxed), row.server_hop_tag.load(Relaxed)),
             Direction::Server => (row.client_hop.load(Relaxed), row.client_hop_tag.load(Relaxed)),
@@ -109,7 +112,12 @@ impl SlotRunner {
             },
         };
         let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
-        rewrite::v4(frame, &flight.parsed, &rewrite);
+        rewrite_v4(frame, &flight.packet, &rewrite);
+        // SACK blocks of the server name the client's numbers as the server knows them.
+        let options = usize::from(flight.packet.payload) > usize::from(flight.packet.l4) + header::HEADER;
+        if direction == Direction::Server && options && flight.packet.proto == protocol::TCP {
+            tcp_options::shift_sack(frame, &flight.packet, shift);
+        }
         let mut hop = self.shared.neighbours.hop(hop_row);
         if hop_row == 0 || !hop.resolved() || hop.tag() != hop_tag {
             match self.find_hop(io, place, index, direction) {
@@ -117,7 +125,7 @@ impl SlotRunner {
                 None => return,
             }
         }
-        self.leave(io, place, hop, u32::from(flight.parsed.ip_len));
+        self.leave(io, place, hop, u32::from(flight.packet.total_len));
     }
 
     /// Out by the hop's port: directly when it is the slot's own, else by a slot of that port.
@@ -173,7 +181,10 @@ impl SlotRunner {
     /// (already rewritten) wait if it must be asked for.
     #[cold]
     fn find_hop<I: Io>(&mut self, io: &mut I, place: usize, index: u32, direction: Direction) -> Option<Hop> {
-        let row = &self.slot.sessions[index as usize];
+        let Some(row) = self.slot.sessions.get(index as usize) else {
+            self.refuse(io, place, DropReason::BadRecord);
+            return None;
+        };
         let address = match direction {
             Direction::Client => row.server_ip.load(Relaxed),
             Direction::Server => row.client_ip.load(Relaxed),
@@ -207,7 +218,7 @@ impl SlotRunner {
     }
 
     /// Asks control for a neighbour.
-    pub(crate) fn ask_neighbour(&mut self, neighbour: shm_layout::neighbours::Ip, port: u8) {
+    pub(crate) fn ask_neighbour(&mut self, neighbour: Ip, port: u8) {
         if self.waiting.ask(neighbour, port, self.now_ms) {
             #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
             let address = neighbour[1] as u32;

@@ -5,6 +5,23 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod answer;
+mod begin;
+mod burst;
+mod closing;
+mod forward;
 pub mod io;
 pub mod io_memory;
+mod rate;
+mod runner;
+pub mod schedule;
 pub mod session;
+mod shared;
+mod sweep;
+pub mod tcp;
+mod timeout;
+mod waiting;
+
+pub use runner::SlotRunner;
+pub use schedule::pool_panic_until;
+pub use shared::{NextHop, Shared};

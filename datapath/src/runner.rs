@@ -5,18 +5,19 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use arch::HashKey;
-use packet::ethernet::Mac;
+use packet::{Mac, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST};
-use shm_layout::published::{Generation, directory_flag};
+use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag};
 use shm_layout::ring::RecordKind;
+use shm_layout::session::SessionRow;
 use shm_layout::slot::{SEEN_JOINING, Slot};
 
 use crate::closing::Closing;
 use crate::io::Io;
 use crate::rate::Rate;
 use crate::schedule::Schedulers;
-use crate::session::SessionTable;
+use crate::session::{LocalPool, LocalRange, SessionReader, SessionTable};
 use crate::shared::Shared;
 use crate::sweep::Sweep;
 use crate::waiting::{Fate, Waiting};
@@ -30,6 +31,7 @@ pub(crate) struct PortFacts {
     pub number: u8,
     pub mac: Mac,
     pub mtu: u32,
+    pub vlan: u16,
 }
 
 /// A slot and everything its owner keeps beside the shared tables. Nothing in it must survive: a successor makes it anew.
@@ -49,7 +51,11 @@ pub struct SlotRunner {
     pub(crate) counts: Counts,
     pub(crate) now_ns: u64,
     pub(crate) now_ms: u64,
-    sweep: Sweep,
+    pub(crate) sweep: Sweep,
+    /// Local addresses and this slot's ports, by our port number.
+    pub(crate) locals: Vec<LocalPool>,
+    /// The other slots, read-only.
+    pub(crate) others: Vec<(u32, SessionReader)>,
     scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
 }
@@ -76,12 +82,13 @@ impl SlotRunner {
             number: place,
             mac: Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]),
             mtu: port.mtu.load(Relaxed),
+            vlan: u16::try_from(port.vlan.load(Relaxed)).ok()?,
         };
         // What the last owner held is gone, or was counted as lost by whoever recovered the slot.
         let mut counts = slot.counters.read()?;
         counts.set_held(0);
         Some(Self {
-            sessions: SessionTable::new(slot.clone(), shared.hash_key(), shm_layout::secrets::bytes(&shared.secrets.port_key)),
+            sessions: SessionTable::attach(slot.clone(), &shared.secrets),
             schedulers: Schedulers::new(&shared, number, now_ns ^ u64::from(number) << 32),
             isn_key: shared.isn_key(),
             waiting: Waiting::default(),
@@ -92,6 +99,8 @@ impl SlotRunner {
             now_ns,
             now_ms: now_ns / 1_000_000,
             sweep: Sweep::default(),
+            locals: Vec::new(),
+            others: others(&shared, number),
             scratch: Box::new([0; RING_FRAME_MAX]),
             flushed: false,
             shared,
@@ -136,8 +145,10 @@ impl SlotRunner {
             self.slot.pulse.seen_generation.store(generation.number, Release);
             let flags = self.shared.published.directory(generation).head.flags.load(Relaxed);
             if flags & directory_flag::SWEEP != 0 {
-                self.sweep.start_disabled();
+                self.sweep.want_disabled();
+                self.sessions.sweep_start();
             }
+            self.locals = local_pools(&self.shared, generation, self.number);
         }
     }
 
@@ -168,7 +179,10 @@ impl SlotRunner {
             work += 1;
             match kind {
                 RecordKind::Send => self.originate_from_scratch(io, len),
-                RecordKind::Kill => self.sweep.start_kill(args),
+                RecordKind::Kill => {
+                    self.sweep.want_kill(args);
+                    self.sessions.sweep_start();
+                }
                 _ => {}
             }
         }
@@ -196,7 +210,7 @@ impl SlotRunner {
             match fate {
                 Fate::Go(hop) => {
                     if let Some(frame) = io.parked(at) {
-                        packet::ethernet::set_addresses(frame, Mac(hop.mac()), self.port.mac);
+                        ethernet::set_addresses(frame, Mac(hop.mac()), self.port.mac);
                     }
                     if !io.unpark(at) {
                         io.discard_parked(at);
@@ -215,29 +229,18 @@ impl SlotRunner {
     /// Bounded work that no packet asked for: expiry, early release of closed sessions, sweeps.
     fn housekeeping<I: Io>(&mut self, io: &mut I) {
         let Some(generation) = self.generation else { return };
-        let ended = {
-            let published = &self.shared.published;
-            let timeout = |row: &shm_layout::session::SessionRow| crate::timeout::of(published, generation, row);
-            #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
-            let now = self.now_ms as u32;
-            self.sessions.expire(now, RECORDS_PER_BURST, &timeout) + self.closing.run(&mut self.sessions, now, &timeout)
-        };
+        let published = &self.shared.published;
+        let timeout = |row: &SessionRow| crate::timeout::of(published, generation, row);
+        let ended = self.sessions.expire(self.now_ms, RECORDS_PER_BURST, timeout, |_, _| ())
+            + self.closing.run(&mut self.sessions, self.now_ms, &timeout);
         self.counts.add(Flow::Ended, ended as u64);
-        if self.sweep.active() {
-            self.run_sweep(io, generation);
+        if self.sessions.sweeping() {
+            self.sweep_on(io, generation);
         }
-    }
-
-    fn run_sweep<I: Io>(&mut self, io: &mut I, generation: Generation) {
-        let mut sweep = std::mem::take(&mut self.sweep);
-        for index in sweep.next(&self.slot, &self.shared.published, generation) {
-            self.end_with_resets(io, index);
-        }
-        self.sweep = sweep;
     }
 
     /// Sends, then makes the burst's counts the valid ones.
-    fn finish<I: Io>(&mut self, io: &mut I, worked: bool) {
+    pub(crate) fn finish<I: Io>(&mut self, io: &mut I, worked: bool) {
         let queued = io.queued();
         if queued > 0 {
             let flushed = io.flush();
@@ -283,4 +286,29 @@ impl SlotRunner {
     pub fn sessions(&self) -> &SessionTable {
         &self.sessions
     }
+}
+
+/// Views of all slots but `own`.
+fn others(shared: &Shared, own: u32) -> Vec<(u32, SessionReader)> {
+    let slots = (0..).zip(&shared.slots).filter(|(number, _)| *number != own);
+    slots.map(|(number, slot)| (number, SessionReader::new(slot.clone(), shared.hash_key()))).collect()
+}
+
+/// The local addresses of a generation that new sessions may use, by our port number.
+fn local_pools(shared: &Shared, generation: Generation, slot: u32) -> Vec<LocalPool> {
+    let directory = shared.published.directory(generation);
+    let rows = directory.locals.iter().take(directory.head.locals.load(Relaxed) as usize);
+    let usable: Vec<_> = rows.filter(|row| row.flags.load(Relaxed) & local_flag::REMOVED == 0).collect();
+    let pool = |port: u32| {
+        let own = usable.iter().filter(|row| row.port.load(Relaxed) == port);
+        #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
+        let range = |row: &&&LocalRow| LocalRange {
+            ip: row.ip[1].load(Relaxed) as u32,
+            low: row.low.load(Relaxed),
+            high: row.high.load(Relaxed),
+        };
+        let ranges: Vec<_> = own.map(|row| range(&row)).collect();
+        LocalPool::new(&ranges, slot, shared.slot_count())
+    };
+    (0..).take(shared.published.ports.len()).map(pool).collect()
 }

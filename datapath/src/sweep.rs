@@ -1,85 +1,70 @@
 //! Ending sessions by order: of servers that were disabled or removed at once, and those `session kill` names. At most 64
-//! records are looked at per burst.
+//! records are looked at per burst; both sides get a reset with the number they expect.
 
 use std::sync::atomic::Ordering::Relaxed; // One writer.
 
+use shm_layout::counters::Flow;
 use shm_layout::limits::RECORDS_PER_BURST;
 use shm_layout::published::{Generation, Published, admin};
 use shm_layout::ring::Args;
 use shm_layout::session::{SessionRow, flag};
-use shm_layout::slot::Slot;
 
-/// Orders waiting at most; further ones are told to try again by control, which counts sessions afterwards.
+use crate::answer::Reset;
+use crate::io::Io;
+use crate::runner::SlotRunner;
+
+/// Orders carried out by one pass; further ones are refused: control counts the sessions left and says so.
 const ORDERS: usize = 8;
 
-/// A pass over the records of the slot.
+/// What the pass under way looks for.
 #[derive(Debug, Default)]
-pub struct Sweep {
-    at: Option<usize>,
+pub(crate) struct Sweep {
     disabled: bool,
     orders: [Option<Args>; ORDERS],
-    /// Asked for while a pass was under way: another one follows.
-    again: bool,
 }
 
 impl Sweep {
-    /// Ends the sessions of disabled servers.
-    pub fn start_disabled(&mut self) {
+    /// End the sessions of disabled servers.
+    pub(crate) fn want_disabled(&mut self) {
         self.disabled = true;
-        self.start();
     }
 
-    /// Ends the sessions an order matches.
-    pub fn start_kill(&mut self, order: Args) {
+    /// End the sessions an order matches.
+    pub(crate) fn want_kill(&mut self, order: Args) {
         if let Some(free) = self.orders.iter_mut().find(|o| o.is_none()) {
             *free = Some(order);
         }
-        self.start();
     }
 
-    fn start(&mut self) {
-        self.again = self.at.is_some();
-        self.at.get_or_insert(0);
+    fn wants(&self, row: &SessionRow, published: &Published, generation: Generation) -> bool {
+        self.orders.iter().flatten().any(|order| matches(row, order))
+            || (self.disabled && ended_by_admin(row, published, generation))
     }
+}
 
-    /// Is a pass under way?
-    #[must_use]
-    pub fn active(&self) -> bool {
-        self.at.is_some()
-    }
-
-    /// Records to end, out of the next [`RECORDS_PER_BURST`].
-    pub fn next(
-        &mut self,
-        slot: &Slot,
-        published: &Published,
-        generation: Generation,
-    ) -> impl Iterator<Item = u32> + use<> {
-        let mut found = [0; RECORDS_PER_BURST];
+impl SlotRunner {
+    /// Looks at the next records of the pass under way.
+    pub(crate) fn sweep_on<I: Io>(&mut self, io: &mut I, generation: Generation) {
+        let mut resets = [Reset::default(); 2 * RECORDS_PER_BURST];
         let mut count = 0;
-        let from = self.at.unwrap_or(0);
-        // Records never used yet hold nothing.
-        let used = (slot.table.fresh.load(Relaxed) as usize).min(slot.sessions.len());
-        let until = (from + RECORDS_PER_BURST).min(used);
-        for index in from..until {
-            let Some(row) = slot.sessions.get(index).filter(|r| r.flags.load(Relaxed) & flag::INDEXED != 0) else {
-                continue;
-            };
-            let ordered = self.orders.iter().flatten().any(|order| matches(row, order));
-            if ordered || (self.disabled && ended_by_admin(row, published, generation)) {
-                found[count] = u32::try_from(index).unwrap_or(u32::MAX);
-                count += 1;
-            }
+        let (sweep, published) = (&self.sweep, &self.shared.published);
+        let swept = self.sessions.sweep(
+            RECORDS_PER_BURST,
+            |row| sweep.wants(row, published, generation),
+            |_, row| {
+                for (to, reset) in resets.iter_mut().skip(count).zip(Reset::both(row).into_iter().flatten()) {
+                    *to = reset;
+                    count += 1;
+                }
+            },
+        );
+        self.counts.add(Flow::Ended, swept.closed as u64);
+        for reset in resets.iter().take(count) {
+            self.send_reset(io, reset);
         }
-        self.at = Some(until);
-        if until >= used {
-            self.at = self.again.then_some(0);
-            if !self.again {
-                *self = Self::default();
-            }
-            self.again = false;
+        if swept.done {
+            self.sweep = Sweep::default();
         }
-        found.into_iter().take(count)
     }
 }
 

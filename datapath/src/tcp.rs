@@ -5,18 +5,10 @@
 
 use std::sync::atomic::Ordering::Relaxed; // All fields have one writer, the slot's owner; readers tolerate any mix.
 
+use packet::tcp::{ACK, FIN, RST, SYN};
 use shm_layout::session::{SessionRow, State, flag};
 
 use crate::session::Direction;
-
-/// FIN flag (RFC 9293 §3.1).
-pub const FIN: u8 = 0x01;
-/// SYN flag.
-pub const SYN: u8 = 0x02;
-/// RST flag.
-pub const RST: u8 = 0x04;
-/// ACK flag.
-pub const ACK: u8 = 0x10;
 
 /// How far a segment may lie beyond what was seen, bytes: data in flight when earlier segments were lost. More than any
 /// window in use, less than a random number hits.

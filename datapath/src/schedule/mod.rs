@@ -4,6 +4,8 @@
 mod eligible;
 mod least;
 
+pub use eligible::pool_panic_until;
+
 use std::sync::atomic::Ordering::Relaxed; // Published rows do not change; counts are statistics of other slots.
 
 use shm_layout::limits::NONE;
