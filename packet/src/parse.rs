@@ -78,6 +78,24 @@ pub struct V4 {
 }
 
 impl V4 {
+    /// No packet: fills arrays.
+    pub const EMPTY: Self = Self {
+        src: 0,
+        dst: 0,
+        seq: 0,
+        ack: 0,
+        sport: 0,
+        dport: 0,
+        total_len: 0,
+        vlan: 0,
+        l3: 0,
+        l4: 0,
+        payload: 0,
+        proto: 0,
+        tcp_flags: 0,
+        ttl: 0,
+    };
+
     /// Where the IP packet ends; what the frame has behind it is padding.
     #[inline(always)]
     #[must_use]
@@ -187,7 +205,7 @@ fn ipv4_at(frame: &[u8], l3: u8, vlan: u16) -> Result<Parsed, ParseError> {
         payload: l4,
         proto: ip.proto,
         ttl: ip.ttl,
-        ..V4::default()
+        ..V4::EMPTY
     };
     match ip.proto {
         ipv4::TCP => {
