@@ -122,8 +122,8 @@ impl SlotRunner {
         }
         work += self.take_rings(io);
         work += self.settle_waiting(io);
-        self.housekeeping(io);
-        self.finish(io, work > 0);
+        let ended = self.housekeeping(io);
+        self.finish(io, work + ended > 0);
         work
     }
 
@@ -227,16 +227,18 @@ impl SlotRunner {
     }
 
     /// Bounded work that no packet asked for: expiry, early release of closed sessions, sweeps.
-    fn housekeeping<I: Io>(&mut self, io: &mut I) {
-        let Some(generation) = self.generation else { return };
+    /// Returns the sessions that ended.
+    fn housekeeping<I: Io>(&mut self, io: &mut I) -> usize {
+        let Some(generation) = self.generation else { return 0 };
         let published = &self.shared.published;
         let timeout = |row: &SessionRow| crate::timeout::of(published, generation, row);
-        let ended = self.sessions.expire(self.now_ms, RECORDS_PER_BURST, timeout, |_, _| ())
+        let mut ended = self.sessions.expire(self.now_ms, RECORDS_PER_BURST, timeout, |_, _| ())
             + self.closing.run(&mut self.sessions, self.now_ms, &timeout);
-        self.counts.add(Flow::Ended, ended as u64);
         if self.sessions.sweeping() {
-            self.sweep_on(io, generation);
+            ended += self.sweep_on(io, generation);
         }
+        self.counts.add(Flow::Ended, ended as u64);
+        ended
     }
 
     /// Sends, then makes the burst's counts the valid ones.

@@ -3,7 +3,6 @@
 
 use std::sync::atomic::Ordering::Relaxed; // One writer.
 
-use shm_layout::counters::Flow;
 use shm_layout::limits::RECORDS_PER_BURST;
 use shm_layout::published::{Generation, Published, admin};
 use shm_layout::ring::Args;
@@ -43,8 +42,8 @@ impl Sweep {
 }
 
 impl SlotRunner {
-    /// Looks at the next records of the pass under way.
-    pub(crate) fn sweep_on<I: Io>(&mut self, io: &mut I, generation: Generation) {
+    /// Looks at the next records of the pass under way; returns how many sessions it ended.
+    pub(crate) fn sweep_on<I: Io>(&mut self, io: &mut I, generation: Generation) -> usize {
         let mut resets = [Reset::default(); 2 * RECORDS_PER_BURST];
         let mut count = 0;
         let (sweep, published) = (&self.sweep, &self.shared.published);
@@ -58,13 +57,13 @@ impl SlotRunner {
                 }
             },
         );
-        self.counts.add(Flow::Ended, swept.closed as u64);
         for reset in resets.iter().take(count) {
             self.send_reset(io, reset);
         }
         if swept.done {
             self.sweep = Sweep::default();
         }
+        swept.closed
     }
 }
 

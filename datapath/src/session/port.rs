@@ -84,8 +84,12 @@ impl LocalPool {
         self.len == 0
     }
 
-    /// The candidate of a number below [`len`](Self::len).
-    fn get(&self, number: u64) -> Option<(u32, u16)> {
+    /// The candidate of a number below [`len`](Self::len): address and port.
+    #[must_use]
+    pub fn get(&self, number: u64) -> Option<(u32, u16)> {
+        if number >= self.len {
+            return None;
+        }
         let part = self.parts.get(self.parts.partition_point(|part| part.before <= number).checked_sub(1)?)?;
         let port = u64::from(part.start) + (number - part.before) * u64::from(self.slots);
         Some((part.ip, u16::try_from(port).ok()?))

@@ -71,7 +71,9 @@ pub mod failpoint {
         let left = LEFT.get();
         if left != 0 {
             LEFT.set(left - 1);
-            assert!(left != 1, "failpoint");
+            if left == 1 {
+                std::panic::resume_unwind(Box::new("failpoint")); // A panic without its message: there are thousands.
+            }
         }
     }
 }

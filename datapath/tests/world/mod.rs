@@ -1,0 +1,377 @@
+//! A small world in memory: an appliance of some slots, one port, a published configuration, neighbours that answer.
+//! Every turn ends with the conservation law.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::cast_possible_truncation, reason = "test data")]
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use datapath::io_memory::MemoryIo;
+use datapath::{Shared, SlotRunner};
+use etherparse::PacketBuilder;
+use packet::{Mac, Parsed, V4, classify};
+use shm_layout::board::Board;
+use shm_layout::counters::{Counts, DropReason, Flow};
+use shm_layout::learn::Learner;
+use shm_layout::neighbours::{Neighbours, ip4};
+use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::published::{Published, PublishedGeometry, admin, mode, protocol, scheduler, service_flag};
+use shm_layout::slot::{Slot, SlotGeometry};
+
+pub const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub const VIP: u32 = ip(10, 0, 0, 100);
+pub const LOCAL: u32 = ip(10, 0, 0, 128);
+pub const CLIENT: u32 = ip(10, 0, 0, 10);
+
+pub const fn ip(a: u8, b: u8, c: u8, d: u8) -> u32 {
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// Address of real server `n`.
+pub const fn server(n: u8) -> u32 {
+    ip(10, 0, 0, 21 + n)
+}
+
+/// MAC of a station by its address.
+pub fn mac_of(address: u32) -> [u8; 6] {
+    let [_, _, c, d] = address.to_be_bytes();
+    [2, 0, 0, 9, c, d]
+}
+
+pub const SECOND: u64 = 1_000_000_000;
+
+pub struct World {
+    pub shared: Arc<Shared>,
+    pub runners: Vec<SlotRunner>,
+    pub ios: Vec<MemoryIo>,
+    pub publisher: Publisher,
+    pub learner: Learner,
+    pub plan: Plan,
+    pub now: u64,
+}
+
+pub fn member(id: u32, address: u32) -> MemberPlan {
+    MemberPlan { id, tag: 7, ip: ip4(address), port: 8080, weight: 1, admin: admin::ENABLED }
+}
+
+pub fn service(proto: u8, port: u16, members: Vec<MemberPlan>) -> ServicePlan {
+    ServicePlan {
+        index: if proto == protocol::TCP { 0 } else { 1 },
+        id: if proto == protocol::TCP { 1 } else { 2 },
+        vip: ip4(VIP),
+        port,
+        protocol: proto,
+        mode: mode::FULLNAT,
+        scheduler: scheduler::RR,
+        flags: service_flag::PANIC,
+        max_sessions: 0,
+        check_interval_ms: 2000,
+        timeouts: [0, 5000, 10_000, 90_000, 30_000, 30_000, 5000, 3000, 1000, 30_000],
+        name: format!("service-{port}"),
+        members,
+    }
+}
+
+impl World {
+    pub fn new(slots: u32, sessions: u64, services: Vec<ServicePlan>) -> Self {
+        let published = Published::anonymous(PublishedGeometry { services: 8, servers: 64 }).unwrap();
+        let neighbours = Neighbours::anonymous(4096).unwrap();
+        let geometry = |slot| SlotGeometry { slot, slots, sessions, servers: 64, services: 8, extensions: 0 };
+        let tables: Vec<Slot> = (0..slots).map(|slot| Slot::anonymous(geometry(slot), false).unwrap()).collect();
+        let port = PortPlan {
+            device: 0,
+            first_slot: 0,
+            slots,
+            mtu: 1500,
+            vlan: 0,
+            flags: 0,
+            steering: 0,
+            mac: OUR_MAC.0,
+            addresses: vec![(ip4(ip(10, 0, 0, 2)), 96 + 16)],
+            gateways: vec![ip4(ip(10, 0, 0, 1))],
+            name: "net0".into(),
+        };
+        let slot_plans: Vec<_> = (0..slots).map(|queue| SlotPlan { port: 0, queue, zone: 0, cpu: 0 }).collect();
+        write_node(&published, &[port], &slot_plans);
+        let shared = Shared {
+            published: published.clone(),
+            neighbours: neighbours.clone(),
+            board: Board::anonymous(64, 8).unwrap(),
+            secrets: shm_layout::secrets::anonymous().unwrap(),
+            slots: tables,
+        };
+        let locals = vec![LocalPlan { ip: ip4(LOCAL), port: 0, low: 1024, high: 65_535, flags: 0 }];
+        let now = 1000 * SECOND;
+        let shared = Arc::new(shared);
+        let mut world = Self {
+            runners: Vec::new(),
+            ios: (0..slots).map(|_| MemoryIo::new()).collect(),
+            publisher: Publisher::attach(published),
+            learner: Learner::attach(neighbours),
+            plan: Plan { services, locals },
+            now,
+            shared,
+        };
+        for address in [CLIENT, ip(10, 0, 0, 1)].into_iter().chain((0..10).map(server)) {
+            world.resolve(address);
+        }
+        world.publish();
+        let shared = &world.shared;
+        world.runners = (0..slots).map(|n| SlotRunner::new(Arc::clone(shared), n, now).unwrap()).collect();
+        world.run();
+        world
+    }
+
+    /// TCP and UDP service with three servers each.
+    pub fn usual(slots: u32) -> Self {
+        let members = |first: u32| (0..3).map(|n| member(first + n, server(n as u8))).collect();
+        Self::new(slots, 4096, vec![service(protocol::TCP, 80, members(0)), service(protocol::UDP, 53, members(3))])
+    }
+
+    pub fn resolve(&mut self, address: u32) {
+        let row = self.learner.row(ip4(address), 0).unwrap();
+        self.learner.confirm(row, mac_of(address), self.now / 1_000_000);
+    }
+
+    /// Publishes the plan; all slots have seen it afterwards.
+    pub fn publish(&mut self) {
+        let number = self.publisher.generation() + 1;
+        let slots = &self.shared.slots;
+        let staged = self.publisher.stage(&self.plan, number, slots, Duration::from_secs(1)).unwrap();
+        self.publisher.commit(staged);
+        self.run();
+    }
+
+    /// Polls every slot until nothing moves; checks the law after every poll. Returns what the port took, by slot.
+    pub fn run(&mut self) -> Vec<(usize, Vec<u8>)> {
+        let mut out = Vec::new();
+        for _ in 0..1000 {
+            let mut moved = 0;
+            for (number, (runner, io)) in self.runners.iter_mut().zip(&mut self.ios).enumerate() {
+                self.now += 1000;
+                moved += runner.poll(io, self.now);
+                moved += io.output.len();
+                out.extend(io.output.drain(..).map(|frame| (number, frame)));
+                let counts = self.shared.slots[number].counters.read().unwrap();
+                let (into, out_of) = counts.balance();
+                assert_eq!(into, out_of, "law of slot {number}: {counts:?}");
+            }
+            if moved == 0 {
+                return out;
+            }
+        }
+        panic!("the world does not come to rest");
+    }
+
+    /// Lets time pass, in steps of 10 ms.
+    pub fn pass(&mut self, ms: u64) -> Vec<(usize, Vec<u8>)> {
+        let mut out = Vec::new();
+        for _ in 0..ms / 10 {
+            self.now += 10_000_000;
+            out.extend(self.run());
+        }
+        out
+    }
+
+    pub fn deliver(&mut self, slot: usize, frame: Vec<u8>) -> Vec<(usize, Vec<u8>)> {
+        self.ios[slot].input.push_back(frame);
+        self.run()
+    }
+
+    /// Delivers a frame that must come out as exactly one, checked for its checksums.
+    pub fn one(&mut self, slot: usize, frame: Vec<u8>) -> (usize, Vec<u8>, V4) {
+        let mut out = self.deliver(slot, frame);
+        assert_eq!(out.len(), 1, "drops: {:?}", self.drops());
+        let (slot, frame) = out.remove(0);
+        let packet = checked(&frame);
+        (slot, frame, packet)
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for slot in &self.shared.slots {
+            sum.merge(&slot.counters.read().unwrap());
+        }
+        sum
+    }
+
+    pub fn flow(&self, flow: Flow) -> u64 {
+        self.counts().flow(flow)
+    }
+
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.counts().dropped(reason)
+    }
+
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.counts();
+        let all = DropReason::ALL.iter().map(|r| (r.name(), counts.dropped(*r)));
+        all.filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// Live sessions at a server, over all slots.
+    pub fn active(&self, id: usize) -> u32 {
+        self.shared.slots.iter().map(|slot| slot.servers[id].active.load(Relaxed)).sum()
+    }
+
+    pub fn check_tables(&self) {
+        for runner in &self.runners {
+            runner.sessions().check().unwrap();
+        }
+    }
+}
+
+/// Parses a frame the appliance sent; its checksums must be right (by an independent implementation).
+pub fn checked(frame: &[u8]) -> V4 {
+    let sliced = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
+    let Some(etherparse::NetSlice::Ipv4(net)) = sliced.net else { panic!("not IPv4") };
+    let header = net.header();
+    assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum());
+    match sliced.transport {
+        Some(etherparse::TransportSlice::Tcp(tcp)) => {
+            let sum = tcp.calc_checksum_ipv4(header.source(), header.destination()).unwrap();
+            assert_eq!(sum, tcp.checksum());
+        }
+        Some(etherparse::TransportSlice::Udp(udp)) => {
+            let full = etherparse::UdpHeader::with_ipv4_checksum(
+                udp.source_port(),
+                udp.destination_port(),
+                &header.to_header(),
+                udp.payload(),
+            );
+            assert_eq!(full.unwrap().checksum, udp.checksum());
+        }
+        _ => {}
+    }
+    match classify(frame) {
+        Ok(Parsed::L4(packet) | Parsed::Icmp(packet)) => packet,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A TCP segment to build.
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    pub from: (u32, u16),
+    pub to: (u32, u16),
+    pub seq: u32,
+    pub ack: Option<u32>,
+    pub flags: &'static str,
+    pub payload: Vec<u8>,
+    pub options: Vec<u8>,
+    pub ttl: u8,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            from: (CLIENT, 40_000),
+            to: (VIP, 80),
+            seq: 0,
+            ack: None,
+            flags: "",
+            payload: Vec::new(),
+            options: Vec::new(),
+            ttl: 64,
+        }
+    }
+}
+
+impl Tcp {
+    pub fn frame(&self) -> Vec<u8> {
+        let link = PacketBuilder::ethernet2(mac_of(self.from.0), OUR_MAC.0);
+        let net = link.ipv4(self.from.0.to_be_bytes(), self.to.0.to_be_bytes(), self.ttl);
+        let mut tcp = net.tcp(self.from.1, self.to.1, self.seq, 64_000);
+        if let Some(ack) = self.ack {
+            tcp = tcp.ack(ack);
+        }
+        for flag in self.flags.chars() {
+            tcp = match flag {
+                'S' => tcp.syn(),
+                'F' => tcp.fin(),
+                'R' => tcp.rst(),
+                'P' => tcp.psh(),
+                other => panic!("flag {other}"),
+            };
+        }
+        let mut frame = Vec::new();
+        tcp.options_raw(&self.options).unwrap().write(&mut frame, &self.payload).unwrap();
+        frame
+    }
+}
+
+/// A SYN from port `port` of the usual client.
+pub fn syn(port: u16, seq: u32) -> Tcp {
+    Tcp { from: (CLIENT, port), seq, flags: "S", ..Tcp::default() }
+}
+
+pub fn udp(from: (u32, u16), to: (u32, u16), payload: &[u8]) -> Vec<u8> {
+    let link = PacketBuilder::ethernet2(mac_of(from.0), OUR_MAC.0);
+    let mut frame = Vec::new();
+    let net = link.ipv4(from.0.to_be_bytes(), to.0.to_be_bytes(), 64);
+    net.udp(from.1, to.1).write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// An established connection through the appliance: what both ends know.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub slot: usize,
+    pub client: (u32, u16),
+    pub server: (u32, u16),
+    pub local: (u32, u16),
+    pub client_seq: u32,
+    pub server_seq: u32,
+    pub shift: u32,
+}
+
+impl Connection {
+    /// Handshake by way of `slot`.
+    pub fn open(world: &mut World, slot: usize, port: u16) -> Self {
+        let isn = 1000 + u32::from(port);
+        let (_, _, seen) = world.one(slot, syn(port, isn).frame());
+        let shift = seen.seq.wrapping_sub(isn);
+        let mut connection = Self {
+            slot,
+            client: (CLIENT, port),
+            server: (seen.dst, seen.dport),
+            local: (seen.src, seen.sport),
+            client_seq: isn.wrapping_add(1),
+            server_seq: 5000,
+            shift,
+        };
+        let answer = connection.from_server("S", &[]);
+        let (_, _, back) = world.one(slot, answer.frame());
+        assert_eq!((back.src, back.sport, back.dst, back.dport), (VIP, 80, CLIENT, port));
+        assert_eq!(back.ack, connection.client_seq);
+        connection.server_seq += 1;
+        let ack = connection.from_client("", &[]);
+        world.one(slot, ack.frame());
+        connection
+    }
+
+    pub fn from_client(&self, flags: &'static str, payload: &[u8]) -> Tcp {
+        Tcp {
+            from: self.client,
+            to: (VIP, 80),
+            seq: self.client_seq,
+            ack: Some(self.server_seq),
+            flags,
+            payload: payload.to_vec(),
+            ..Tcp::default()
+        }
+    }
+
+    pub fn from_server(&self, flags: &'static str, payload: &[u8]) -> Tcp {
+        Tcp {
+            from: self.server,
+            to: self.local,
+            seq: self.server_seq,
+            ack: Some(self.client_seq.wrapping_add(self.shift)),
+            flags,
+            payload: payload.to_vec(),
+            ..Tcp::default()
+        }
+    }
+}
