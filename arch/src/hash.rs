@@ -79,8 +79,12 @@ fn aes4(a: u64, b: u64, key: &HashKey) -> u64 {
 pub fn siphash13(a: u64, b: u64, key: [u64; 2]) -> u64 {
     const LENGTH: u64 = 16 << 56; // The last block carries the length in its top byte.
     let [k0, k1] = key;
-    let mut v =
-        [k0 ^ 0x736f_6d65_7073_6575, k1 ^ 0x646f_7261_6e64_6f6d, k0 ^ 0x6c79_6765_6e65_7261, k1 ^ 0x7465_6462_7974_6573];
+    let mut v = [
+        k0 ^ 0x736f_6d65_7073_6575,
+        k1 ^ 0x646f_7261_6e64_6f6d,
+        k0 ^ 0x6c79_6765_6e65_7261,
+        k1 ^ 0x7465_6462_7974_6573,
+    ];
     for block in [a, b, LENGTH] {
         v[3] ^= block;
         sip_round(&mut v);

@@ -4,7 +4,9 @@
 use std::hash::Hasher;
 use std::sync::atomic::AtomicU16;
 
-use arch::{HashKey, TAGS, keyed_hash, match_tags, match_tags_shared, prefetch_at, prefetch_read, prefetch_write, siphash13};
+use arch::{
+    HashKey, TAGS, keyed_hash, match_tags, match_tags_shared, prefetch_at, prefetch_read, prefetch_write, siphash13,
+};
 
 /// Key bytes with no structure, fixed so that a failure repeats.
 fn key(seed: u64) -> HashKey {
@@ -108,7 +110,9 @@ fn consecutive_tuples_spread_evenly() {
         ("addresses", |i| ((0x0a00_0000 + i) << 32 | 1024 << 16 | 80, 0x0a4d_0064 << 8 | 6)),
         ("ports", |i| ((0x0a00_0000 + i / 60_000) << 32 | (1024 + i % 60_000) << 16 | 80, 0x0a4d_0064 << 8 | 6)),
         ("both", |i| ((0x0a00_0000 + (i >> 12) * 7919) << 32 | (1024 + (i & 4095)) << 16 | 80, 0x0a4d_0064 << 8 | 6)),
-        ("local ports", |i| (0x0b00_0001 << 32 | 8080 << 16 | (1024 + i % 60_000), (0x0a4d_0080 + i / 60_000) << 8 | 6)),
+        ("local ports", |i| {
+            (0x0b00_0001 << 32 | 8080 << 16 | (1024 + i % 60_000), (0x0a4d_0080 + i / 60_000) << 8 | 6)
+        }),
     ];
     for seed in 0..8 {
         let key = key(seed);
