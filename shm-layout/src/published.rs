@@ -331,9 +331,17 @@ pub struct DirectoryRow {
     pub locals: AtomicU32,
     /// Wall clock of the publication, seconds since 1970, for people.
     pub published_at: AtomicU64,
-    reserved: [AtomicU64; 4],
+    /// [`directory_flag`] bits.
+    pub flags: AtomicU64,
+    reserved: [AtomicU64; 3],
 }
 row!(DirectoryRow, size 64, align 64);
+
+/// Bits of [`DirectoryRow::flags`].
+pub mod directory_flag {
+    /// Some member is disabled or removed at once: slots sweep their sessions for it.
+    pub const SWEEP: u64 = 1;
+}
 
 /// Sizes of the published tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
