@@ -81,32 +81,9 @@ pub enum WorkerSays {
     Stopped,
 }
 
-/// What the holder knows of a port now.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortNow {
-    /// Our number of it.
-    pub index: u32,
-    /// Link; means little for virtual devices.
-    pub link_up: bool,
-    /// Queue pairs.
-    pub queues: u16,
-    /// Packets received.
-    pub rx_packets: u64,
-    /// Packets sent.
-    pub tx_packets: u64,
-    /// Dropped by the device: no descriptor free.
-    pub rx_missed: u64,
-    /// Times a pool was empty.
-    pub rx_nombuf: u64,
-    /// Buffers that lie in the pools of its queues.
-    pub mbufs_free: u64,
-}
-
 /// Holder to control.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HolderTells {
-    /// Every second.
-    Ports(Vec<PortNow>),
     /// Leave.
     Stop,
 }

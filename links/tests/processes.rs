@@ -1,5 +1,6 @@
 //! Links between real processes: this test binary starts itself as the peer.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "tests panic")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};

@@ -1,1 +1,58 @@
-fn main() {}
+//! `lb-primary`: the holder of ports and tables, and its child, control.
+//!
+//! One binary, four lives. What the operator starts asks a child in *plan* mode to read the configuration, and then
+//! becomes (`exec`) the *holder*, which parses nothing that a user or the network sent; the holder starts *control*.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+mod control;
+mod holder;
+
+/// The appliance's primary process: owns ports, buffers and tables, and runs control.
+#[derive(Debug, Parser)]
+#[command(name = "lb-primary", version = version())]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/containerlb/containerlb.toml")]
+    config: PathBuf,
+    /// Validate the configuration, touch nothing.
+    #[arg(long)]
+    check: bool,
+    /// Take the file even if the journal is newer.
+    #[arg(long)]
+    from_file: bool,
+    /// One of the program's other lives; started by itself.
+    #[arg(long, hide = true, value_name = "LIFE")]
+    internal: Option<Life>,
+    /// What the holder tells control.
+    #[arg(long, hide = true, value_name = "FILE")]
+    facts: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Life {
+    Plan,
+    Holder,
+    Control,
+}
+
+fn version() -> &'static str {
+    let layout = shm_layout::header::layout_text(shm_layout::limits::LAYOUT_VERSION);
+    format!("{} (layout {layout}, {})", env!("CARGO_PKG_VERSION"), dpdk::version()).leak()
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    links::service::init_log();
+    let (config, from_file) = (arguments.config, arguments.from_file);
+    match arguments.internal {
+        Some(Life::Plan) => holder::plan::main(&config, from_file),
+        Some(Life::Holder) => holder::main(&config, from_file),
+        Some(Life::Control) => holder::child::main(config, from_file, arguments.facts),
+        None => holder::plan::start(&config, from_file, arguments.check),
+    }
+}

@@ -1,0 +1,182 @@
+//! The shared files: made at the first start, kept by every later one, so that sessions outlive the appliance.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use shm_layout::SegmentError;
+use shm_layout::counters::{DropReason, Flow};
+use shm_layout::header;
+use shm_layout::neighbours::Neighbours;
+use shm_layout::published::Published;
+use shm_layout::secrets;
+use shm_layout::segment::Mapping;
+use shm_layout::slot::{SEEN_IDLE, Slot};
+
+use super::error::HolderError;
+use super::geometry::Geometry;
+use super::plan::HolderPlan;
+
+/// Mode of the tables: group members look, they do not write.
+const MODE: u32 = 0o640;
+/// Mode of the keys.
+const SECRET_MODE: u32 = 0o600;
+/// Name of a file that is being made; renamed when it is whole.
+const UNFINISHED: &str = ".new";
+
+/// The tables, mapped.
+#[derive(Debug)]
+pub struct Segments {
+    /// Published tables.
+    pub published: Published,
+    /// All slots.
+    pub slots: Vec<Slot>,
+    /// Toeplitz key of the ports.
+    pub rss_key: [u8; 40],
+}
+
+impl Segments {
+    /// Opens the tables in the plan's folder and makes those that are missing. No worker and no control lives.
+    ///
+    /// # Errors
+    /// Foreign tables; tables of other sizes that hold sessions; no memory.
+    pub fn open(plan: &HolderPlan) -> Result<Self, HolderError> {
+        let folder = plan.tables_dir();
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                let _ = fs::remove_file(entry.path()); // Of a start that was killed: in nobody's use.
+            }
+        }
+        keep_or_clear(plan, &folder)?;
+        let wanted = plan.geometry;
+        let make = |name: &str, bytes, mode, format: &dyn Fn(&Arc<Mapping>) -> Result<(), SegmentError>| {
+            make(&folder, name, bytes, mode, format)
+        };
+        make(secrets::FILE, secrets::BYTES, SECRET_MODE, &|map| secrets::format(map).map(drop))?;
+        make(shm_layout::published::FILE, Published::bytes(wanted.published()), MODE, &|map| {
+            Published::format(map, wanted.published()).map(drop)
+        })?;
+        make(shm_layout::neighbours::FILE, Neighbours::bytes(wanted.neighbours), MODE, &|map| {
+            Neighbours::format(map, wanted.neighbours).map(drop)
+        })?;
+        for slot in 0..wanted.slots {
+            let geometry = wanted.slot(slot);
+            let name = shm_layout::slot::file_name(slot);
+            make(&name, geometry.bytes(), MODE, &|map| Slot::format(map, geometry).map(drop))?;
+        }
+        let published = Published::open(&folder, true)?;
+        Neighbours::open(&folder, false)?;
+        let slots = (0..wanted.slots).map(|n| Slot::open(&folder, n, true)).collect::<Result<Vec<_>, _>>()?;
+        let rss_key = secrets::bytes(&secrets::open(&folder)?.rss_key);
+        let segments = Self { published, slots, rss_key };
+        segments.begin();
+        Ok(segments)
+    }
+
+    /// Nobody reads, nobody owns, and the packets in the ledgers went with the EAL they belonged to.
+    fn begin(&self) {
+        let root = &self.published.root;
+        // Relaxed: no other process has the tables open yet.
+        root.current.store(0, Ordering::Relaxed);
+        root.control_pid.store(0, Ordering::Relaxed);
+        root.holder_pid.store(std::process::id().into(), Ordering::Relaxed);
+        for slot in &self.slots {
+            slot.pulse.seen_generation.store(SEEN_IDLE, Ordering::Relaxed);
+            for word in slot.ledger.rx.iter().chain(&slot.ledger.tx).chain(&slot.ledger.wait) {
+                word.store(0, Ordering::Relaxed);
+            }
+            if let Some(mut counts) = slot.counters.read()
+                && counts.flow(Flow::Held) > 0
+            {
+                counts.drop_many(DropReason::LostInCrash, counts.flow(Flow::Held));
+                counts.set_held(0);
+                slot.counters.flip(&counts);
+            }
+        }
+    }
+
+    /// The slots a process owned.
+    pub fn owned_by(&self, pid: u32) -> impl Iterator<Item = (u32, &Slot)> {
+        (0..).zip(&self.slots).filter(move |(_, s)| s.owner.owner.load(Ordering::Acquire) >> 32 == u64::from(pid))
+    }
+}
+
+/// Tables of other sizes go if no session lives in them.
+fn keep_or_clear(plan: &HolderPlan, folder: &Path) -> Result<(), HolderError> {
+    let (found, sessions) = survey(folder)?;
+    if found == Some(plan.geometry) {
+        return Ok(());
+    }
+    if sessions > 0 {
+        return Err(HolderError::Geometry {
+            path: folder.into(),
+            mount: plan.mount(),
+            sessions,
+            found: found.map_or_else(|| "other sizes (incomplete set)".to_owned(), |f| f.to_string()),
+            wanted: plan.geometry.to_string(),
+        });
+    }
+    if let Some(found) = found {
+        log::info!("the tables were made for {found} and hold no session: made anew for {}", plan.geometry);
+    }
+    // The keys stay: they are made once per boot.
+    for entry in fs::read_dir(folder).map_err(HolderError::file("list", folder))?.flatten() {
+        if entry.file_name() != secrets::FILE {
+            fs::remove_file(entry.path()).map_err(HolderError::file("remove", entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sizes and sessions of the tables that are there; no sizes: none, or a set that a killed start left half made.
+fn survey(folder: &Path) -> Result<(Option<Geometry>, u64), HolderError> {
+    let open = |name: &str, kind| match Mapping::open(&folder.join(name), false) {
+        Ok(map) => header::check(&map, kind).map(Some),
+        Err(SegmentError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let published = open(shm_layout::published::FILE, header::Kind::Published)?;
+    let neighbours = open(shm_layout::neighbours::FILE, header::Kind::Neighbours)?;
+    let mut first: Option<shm_layout::slot::SlotGeometry> = None;
+    let mut sessions = 0;
+    let mut count = 0;
+    for number in 0..u32::try_from(shm_layout::limits::MAX_SLOTS).unwrap_or(u32::MAX) {
+        if !folder.join(shm_layout::slot::file_name(number)).exists() {
+            continue;
+        }
+        let slot = Slot::open(folder, number, false)?;
+        sessions += u64::from(slot.table.active.load(Ordering::Relaxed));
+        count += 1;
+        first.get_or_insert(slot.geometry);
+    }
+    let (Some(published), Some(neighbours)) = (published, neighbours) else { return Ok((None, sessions)) };
+    let Some(slot) = first.filter(|s| s.slots == count) else { return Ok((None, sessions)) };
+    let geometry = Geometry {
+        slots: slot.slots,
+        sessions: slot.sessions,
+        servers: published[1],
+        services: published[0],
+        // The row count includes row 0, "none".
+        neighbours: neighbours[0].saturating_sub(1),
+    };
+    Ok((Some(geometry), sessions))
+}
+
+/// Makes a file that is not there: reserved, filled, then named, so that nobody sees half of it.
+fn make(
+    folder: &Path,
+    name: &str,
+    bytes: u64,
+    mode: u32,
+    format: &dyn Fn(&Arc<Mapping>) -> Result<(), SegmentError>,
+) -> Result<(), HolderError> {
+    let path = folder.join(name);
+    if path.exists() {
+        return Ok(());
+    }
+    let unfinished = folder.join(format!("{UNFINISHED}-{name}"));
+    format(&Mapping::create(&unfinished, bytes, mode)?)?;
+    fs::rename(&unfinished, &path).map_err(HolderError::file("rename", &unfinished))
+}

@@ -1,0 +1,228 @@
+//! Workers: admitted one at a time, watched until they die.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use links::messages::{Admit, AdmitPort, ToWorker, WorkerSays};
+use links::pidfd::Peer;
+use links::{Hello, Link, Pending};
+use shm_layout::slot::{SEEN_IDLE, hand};
+
+use super::Event;
+use super::plan::HolderPlan;
+use super::ports::HeldPort;
+use super::segments::Segments;
+
+/// An attach that takes longer is told to the log. It is not killed: a kill within it may leave EAL's lock taken.
+const ATTACH_LONG: Duration = Duration::from_secs(10);
+/// Time for an ordered end of all workers.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+struct Worker {
+    zone: u8,
+    lane: u8,
+    link: Link<ToWorker>,
+    peer: Peer,
+    slots: Vec<u32>,
+}
+
+/// All workers that said hello and live.
+#[derive(Debug)]
+pub struct Workers {
+    alive: BTreeMap<u32, Worker>,
+    queue: VecDeque<u32>,
+    attaching: Option<(u32, Instant)>,
+    /// All but lane, lcore and CPU.
+    admit: Admit,
+    zones: BTreeMap<u8, u16>,
+}
+
+impl Workers {
+    /// None yet.
+    pub fn new(plan: &HolderPlan, file_prefix: &str, ports: Vec<AdmitPort>) -> Self {
+        let admit = Admit {
+            file_prefix: file_prefix.into(),
+            huge_dir: plan.eal_dir(),
+            tables_dir: plan.tables_dir(),
+            lane: 0,
+            lcore: 0,
+            cpu: 0,
+            ports,
+            holder_pid: std::process::id(),
+        };
+        let zones = plan.zones.iter().filter_map(|z| z.cpus.first().map(|cpu| (z.id, *cpu))).collect();
+        Self { alive: BTreeMap::new(), queue: VecDeque::new(), attaching: None, admit, zones }
+    }
+
+    /// A worker said hello: refuses it or queues it for its attach.
+    pub fn arrived(&mut self, pending: Pending, hello: &Hello, own: &Hello, events: &Sender<Event>) {
+        let (zone, lane) = match self.place(hello) {
+            Ok(place) => place,
+            Err(why) => {
+                log::warn!("refused: {why}");
+                return pending.refuse(&why);
+            }
+        };
+        let pid = pending.pid();
+        let (said, died) = (events.clone(), events.clone());
+        // The loop ends before its channel: a failed send is of no consequence.
+        let deliver = move |message| drop(said.send(Event::WorkerSaid(pid, message)));
+        let watch = || -> Result<_, links::LinkError> {
+            let fail = |e: std::io::Error| links::LinkError::Channel { what: "watching a worker", why: e.to_string() };
+            let peer = Peer::open(pid).map_err(fail)?;
+            Peer::open(pid).and_then(|p| p.watch(move |pid| drop(died.send(Event::WorkerDied(pid))))).map_err(fail)?;
+            Ok((peer, pending.accept_with::<ToWorker, WorkerSays>(own, deliver)?))
+        };
+        match watch() {
+            Ok((peer, link)) => {
+                log::info!("{} takes lane {} of zone {zone}", hello.who(), lane_name(lane));
+                self.alive.insert(pid, Worker { zone, lane, link, peer, slots: Vec::new() });
+                self.queue.push_back(pid);
+                self.admit_next();
+            }
+            Err(error) => log::warn!("{}: {error}", hello.who()),
+        }
+    }
+
+    /// Zone and lane for a worker.
+    fn place(&self, hello: &Hello) -> Result<(u8, u8), String> {
+        let zone = hello.zone.ok_or_else(|| format!("{} names no zone", hello.who()))?;
+        if !self.zones.contains_key(&zone) {
+            let known: Vec<String> = self.zones.keys().map(u8::to_string).collect();
+            return Err(format!("zone {zone} is not configured (there are: {})", known.join(", ")));
+        }
+        let taken = |lane| self.alive.iter().find(|(_, w)| w.zone == zone && w.lane == lane);
+        match (taken(0), taken(1)) {
+            (None, None) => Ok((zone, 0)),
+            (None, Some(_)) if hello.take_over => Ok((zone, 0)),
+            (Some(_), None) if hello.take_over => Ok((zone, 1)),
+            (Some((pid, w)), _) | (_, Some((pid, w))) => Err(format!(
+                "zone {zone} is served by worker process {pid} (lane {}){}",
+                lane_name(w.lane),
+                if hello.take_over { ", and another take-over is under way" } else { "" }
+            )),
+        }
+    }
+
+    fn admit_next(&mut self) {
+        if self.attaching.is_some() {
+            return;
+        }
+        while let Some(pid) = self.queue.pop_front() {
+            let Some(worker) = self.alive.get(&pid) else { continue };
+            let admit = Admit {
+                lane: worker.lane,
+                lcore: Admit::lcore_of(worker.zone, worker.lane),
+                cpu: self.zones.get(&worker.zone).copied().unwrap_or(0),
+                ..self.admit.clone()
+            };
+            if let Err(error) = worker.link.send(ToWorker::Admit(Box::new(admit))) {
+                log::warn!("{error}");
+                continue;
+            }
+            self.attaching = Some((pid, Instant::now()));
+            return;
+        }
+    }
+
+    fn attached(&mut self, pid: u32) {
+        if self.attaching.is_some_and(|(who, _)| who == pid) {
+            self.attaching = None;
+            self.admit_next();
+        }
+    }
+
+    /// A worker says something; `None`: it has closed the link.
+    pub fn said(&mut self, pid: u32, message: Option<WorkerSays>) {
+        match message {
+            Some(WorkerSays::Attached) => self.attached(pid),
+            Some(WorkerSays::Serving { slots }) => {
+                self.attached(pid);
+                if let Some(worker) = self.alive.get_mut(&pid) {
+                    log::info!("worker process {pid} (zone {}) serves slots {slots:?}", worker.zone);
+                    worker.slots = slots;
+                }
+            }
+            Some(WorkerSays::Stopped) => {
+                if let Some(worker) = self.alive.get_mut(&pid) {
+                    worker.slots.clear();
+                }
+            }
+            // Death is the kernel's to tell.
+            None => {}
+        }
+    }
+
+    /// The kernel says that a worker has died.
+    pub fn died(&mut self, pid: u32, segments: &Segments, ports: &[HeldPort]) {
+        let Some(worker) = self.alive.remove(&pid) else { return };
+        let mut left = Vec::new();
+        for (number, slot) in segments.owned_by(pid) {
+            // Acquire pairs with the owner's Release when it let go.
+            if slot.owner.hand.load(Ordering::Acquire) == hand::RELEASED {
+                continue;
+            }
+            left.push(number);
+            // The dead read no generation. Release: after its last write, before a successor's first, admitted later.
+            slot.pulse.seen_generation.store(SEEN_IDLE, Ordering::Release);
+            let deaths = slot.owner.deaths.load(Ordering::Relaxed);
+            slot.owner.deaths.store(deaths + 1, Ordering::Relaxed); // Relaxed: a count; its one other writer is dead.
+            for (port, queue) in ports.iter().filter_map(|p| Some((p, p.queue_of(number)?))) {
+                port.restart_queue(queue);
+            }
+        }
+        if left.is_empty() {
+            log::info!("worker process {pid} (zone {}) has left", worker.zone);
+        } else {
+            log::error!("worker process {pid} (zone {}) has died and leaves slots {left:?}", worker.zone);
+        }
+        if self.attaching.is_some_and(|(who, _)| who == pid) {
+            log::error!(
+                "worker process {pid} died while it attached; if the next one does not get through, EAL's lock is left taken: restart the appliance"
+            );
+            self.attached(pid);
+        }
+    }
+
+    /// To be called often.
+    pub fn tend(&mut self) {
+        if let Some((pid, since)) = &mut self.attaching
+            && since.elapsed() > ATTACH_LONG
+        {
+            log::warn!("worker process {pid} attaches for more than {ATTACH_LONG:?}; others wait");
+            *since = Instant::now();
+        }
+    }
+
+    /// "2 workers, 4 slots served".
+    pub fn summary(&self) -> String {
+        let slots: usize = self.alive.values().map(|w| w.slots.len()).sum();
+        format!("{} workers, {slots} slots served", self.alive.len())
+    }
+
+    /// Ends all of them: a worker that polls a port its holder has closed would crash.
+    pub fn stop(&mut self) {
+        for worker in self.alive.values() {
+            if let Err(error) = worker.link.send(ToWorker::Stop) {
+                log::warn!("{error}; told by signal");
+                worker.peer.terminate();
+            }
+        }
+        let end = Instant::now() + END_LIMIT;
+        for (pid, worker) in std::mem::take(&mut self.alive) {
+            let left = end.saturating_duration_since(Instant::now());
+            if !worker.peer.wait(Some(left)).unwrap_or(false) {
+                log::error!("worker process {pid} (zone {}) does not leave: killed", worker.zone);
+                worker.peer.kill();
+                let _ = worker.peer.wait(Some(END_LIMIT)); // The kernel ends it when it can.
+            }
+        }
+    }
+}
+
+fn lane_name(lane: u8) -> char {
+    if lane == 0 { 'a' } else { 'b' }
+}
