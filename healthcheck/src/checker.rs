@@ -179,6 +179,7 @@ impl Checker {
                 self.board = attach(name, &mut self.report).await?;
                 self.refresh();
             }
+            self.agree();
             let census = self.schedule.census();
             let probed = census.up + census.down + census.unknown;
             self.report.status(format!(
@@ -208,20 +209,24 @@ impl Checker {
         }
         let (board, now) = (&self.board, Instant::now());
         self.schedule.replace(reading.targets, |target| board.known(target), now);
-        for (target, state) in self.schedule.states() {
-            if target.check == Check::None {
-                // Checks were switched off: a server that was down then must not stay down for ever.
-                self.board.set(target, Probed::Unknown);
-            } else if state != Probed::Unknown {
-                // A board made anew: what is known of a server that stays is not forgotten.
-                self.board.set(target, state);
-            }
-        }
+        self.agree();
         if !self.told {
             self.told = true;
             let census = self.schedule.census();
             let probed = census.up + census.down + census.unknown;
             info!("probing {probed} servers: {} up, {} down before", census.up, census.down);
+        }
+    }
+
+    /// Makes the board say what is known here: after a new reading, on a board made anew (what is known of a server that
+    /// stays is not forgotten), and every second, should something else have scribbled on it.
+    fn agree(&self) {
+        for (target, state) in self.schedule.states() {
+            // Checks switched off: a server that was down then must not stay down for ever.
+            let off = target.check == Check::None;
+            if off || state != Probed::Unknown {
+                self.board.set(target, if off { Probed::Unknown } else { state });
+            }
         }
     }
 

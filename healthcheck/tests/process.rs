@@ -122,6 +122,9 @@ fn a_replaced_server_is_not_judged_by_its_predecessor() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(rig.state(3, 2), Probed::Up);
+    // Somebody scribbles on the board: put right within a second or so.
+    rig.scribble(3);
+    eventually(3 * SECOND, "up again", || rig.state(3, 2) == Probed::Up);
     // Removed: no more probes, the cell stays. Checks switched off: unknown, that is eligible.
     rig.targets(&[]);
     std::thread::sleep(SECOND / 2);
@@ -179,6 +182,31 @@ fn control_is_found_followed_and_missed() {
     rig.targets(&[Checked { tag: 3, ..Checked::tcp(0, tcp) }]);
     eventually(3 * SECOND, "followed without control", || rig.state(0, 3) == Probed::Up);
     assert_eq!(rig.stop(Signal::SIGTERM), Some(0));
+}
+
+#[test]
+fn the_service_manager_is_told_and_the_options_are_those_of_every_program() {
+    let mut rig = Rig::new("notify", 10);
+    let manager = std::os::unix::net::UnixDatagram::bind(rig.folder().join("notify")).unwrap();
+    manager.set_read_timeout(Some(3 * SECOND)).unwrap();
+    rig.targets(&[Checked::tcp(0, listener("127.0.0.1:0".parse().unwrap()))]);
+    rig.start_managed();
+    let (mut said, mut buffer) = (String::new(), [0; 1024]);
+    while !(said.contains("READY=1") && said.contains("1 servers: 1 up") && said.matches("WATCHDOG=1").count() > 3) {
+        let length = manager.recv(&mut buffer).unwrap_or_else(|e| panic!("{e}; so far: {said}"));
+        said.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        said.push('\n');
+    }
+    assert_eq!(rig.stop(Signal::SIGTERM), Some(0));
+    let rest: Vec<_> = std::iter::from_fn(|| manager.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec())).collect();
+    assert!(rest.iter().any(|message| message.starts_with(b"STOPPING=1")));
+    assert!(rig.log().lines().all(|line| line.starts_with("<6>")), "{}", rig.log());
+
+    let version = rig.run_with(&["--version"]);
+    assert_eq!(version, (Some(0), format!("lb-healthcheck {}\nlayout 1.0\nDPDK none\n", env!("CARGO_PKG_VERSION"))));
+    assert!(rig.run_with(&["--help"]).1.contains("--config <FILE>"));
+    assert_eq!(rig.run_with(&[]).0, Some(2));
+    assert_eq!(rig.run_with(&["--config", "/does/not/exist"]).0, Some(1));
 }
 
 #[test]
