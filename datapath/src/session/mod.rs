@@ -26,6 +26,7 @@ mod store;
 mod wheel;
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "test data")]
 mod tests;
 
 use std::sync::atomic::Ordering;

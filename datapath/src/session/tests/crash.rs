@@ -3,10 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use shm_layout::limits::NONE;
-
 use super::super::{SessionTable, failpoint};
-use super::{SERVERS, new, secrets, slot, table};
+use super::{new, secrets, slot, table};
 
 /// Runs `operation` on fresh tables made by `prepare`, killed after its n-th store for every n, then recovered by a new
 /// owner; that recovery killed after its m-th store for every m too, and done again. `state` says what the tables hold:
@@ -91,7 +89,7 @@ fn some_sessions(count: u32) -> SessionTable {
 
 #[test]
 fn create() {
-    let (stores, kills) = kill_everywhere(|| some_sessions(20), |t| drop(t.create(&new(40, 2_000))), state);
+    let (stores, kills) = kill_everywhere(|| some_sessions(20), |t| _ = t.create(&new(40, 2_000)), state);
     println!("create: {stores} stores, {kills} kills");
     assert!(stores > 40);
 }
@@ -107,13 +105,13 @@ fn create_in_a_used_record() {
         assert_eq!(table.check().unwrap().free, 3);
         table
     };
-    kill_everywhere(prepare, |t| drop(t.create(&new(40, 11_000))), state);
+    kill_everywhere(prepare, |t| _ = t.create(&new(40, 11_000)), state);
 }
 
 #[test]
 fn first_create_of_all_claims_the_count_rows() {
     // The rows' tags are set before the change itself: compare what does not depend on them.
-    kill_everywhere(|| table(64), |t| drop(t.create(&new(40, 2_000))), without_waiting);
+    kill_everywhere(|| table(64), |t| _ = t.create(&new(40, 2_000)), without_waiting);
 }
 
 #[test]
@@ -263,9 +261,9 @@ fn a_random_life_with_kills_all_along() {
         let what = random.below(4);
         now += u64::from(random.below(700));
         let killed = catch_unwind(AssertUnwindSafe(|| match what {
-            0 | 1 => drop(table.create(&new(id, now))),
-            2 => drop(table.find(new(id, 0).server_key()).map(|(record, _)| table.close(record))),
-            _ => drop(table.expire(now, 16, |_| 9_000, |_, _| ())),
+            0 | 1 => _ = table.create(&new(id, now)),
+            2 => _ = table.find(new(id, 0).server_key()).map(|(record, _)| table.close(record)),
+            _ => _ = table.expire(now, 16, |_| 9_000, |_, _| ()),
         }));
         failpoint::disarm();
         if killed.is_err() {
@@ -274,7 +272,6 @@ fn a_random_life_with_kills_all_along() {
         }
         table.check().unwrap();
     }
-    let servers = table.slot().servers.iter().take(SERVERS as usize);
-    println!("{kills} kills, {:?} sessions", servers.map(|s| s.active.load(Ordering::Relaxed)).sum::<u32>());
-    assert!(kills > 500 && table.slot().table.free.load(Ordering::Relaxed) != NONE - 1);
+    println!("{kills} kills, {} sessions at the end", table.active());
+    assert!(kills > 500);
 }
