@@ -283,6 +283,11 @@ impl SlotRunner {
         &self.counts
     }
 
+    /// The session table, to be filled by tools and benchmarks.
+    pub fn sessions_mut(&mut self) -> &mut SessionTable {
+        &mut self.sessions
+    }
+
     /// The session table, for tools and tests.
     #[must_use]
     pub fn sessions(&self) -> &SessionTable {
