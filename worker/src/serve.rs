@@ -35,8 +35,8 @@ pub fn run(node: &Node, run_dir: &Path, zone: u8) -> Result<(), WorkerError> {
     let signals = tell.clone();
     let mut watch =
         signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(WorkerError::system("watch signals"))?;
-    let mut forward = move || watch.forever().all(|signal| signals.send(Event::Signal(signal)).is_ok());
-    spawn("signals", move || forward())?;
+    let forward = move || watch.forever().all(|signal| signals.send(Event::Signal(signal)).is_ok());
+    spawn("signals", forward)?;
 
     let Attached { shared, admit, link, orders, holder, ports } =
         attach::attach(node, run_dir, zone, &asked_to_stop(&events))?;

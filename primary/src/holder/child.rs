@@ -77,11 +77,6 @@ impl Control {
         Ok(())
     }
 
-    /// Its process, while it lives.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
-    }
-
     /// To be called often: notices its end (returned: the status) and plans the next start, which happens here too.
     pub fn tend(&mut self, published: &Published) -> Option<i32> {
         if self.due.is_some_and(|due| due <= Instant::now()) {

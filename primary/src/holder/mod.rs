@@ -22,6 +22,8 @@ pub mod plan;
 mod ports;
 mod preflight;
 mod segments;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use child::Control;
@@ -233,7 +235,12 @@ impl<'a> Holder<'a> {
             }
         };
         match hello.role {
-            Role::Worker if self.generation.is_some() => self.workers.arrived(pending, &hello, &self.own, tell),
+            Role::Worker if self.generation.is_some() => {
+                for pid in self.workers.dead_already() {
+                    self.workers.died(pid, &self.segments, &self.ports);
+                }
+                self.workers.arrived(pending, &hello, &self.own, tell);
+            }
             Role::Worker => pending.refuse("lb-primary is not ready yet: no configuration is published; try again"),
             Role::Control => {
                 let (said, pid) = (tell.clone(), pending.pid());

@@ -102,7 +102,7 @@ impl Workers {
             (Some((pid, w)), _) | (_, Some((pid, w))) => Err(format!(
                 "zone {zone} is served by worker process {pid} (lane {}){}",
                 lane_name(w.lane),
-                if hello.take_over { ", and another take-over is under way" } else { "" }
+                if hello.take_over { ", and another take-over is under way" } else { "; hint: stop it first" }
             )),
         }
     }
@@ -154,6 +154,12 @@ impl Workers {
             // Death is the kernel's to tell.
             None => {}
         }
+    }
+
+    /// Workers whose death the kernel would tell this moment, but whose watcher has not had its turn yet: their
+    /// successors may be quicker.
+    pub fn dead_already(&self) -> Vec<u32> {
+        self.alive.iter().filter(|(_, w)| w.peer.dead()).map(|(pid, _)| *pid).collect()
     }
 
     /// The kernel says that a worker has died.

@@ -1,0 +1,197 @@
+//! Everything of the holder that needs neither EAL nor a mount. (What does: tests/, with real processes.)
+#![allow(clippy::unwrap_used, reason = "tests panic")]
+
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use shm_layout::counters::{DropReason, Flow};
+use shm_layout::slot::{Slot, hand};
+
+use super::error::HolderError;
+use super::geometry::table_bytes;
+use super::plan::HolderPlan;
+use super::preflight::{Lock, no_worker_lives};
+use super::segments::Segments;
+
+fn config(more_node: &str, port: &str, slots: u16) -> config::Config {
+    let text = format!(
+        r#"
+[node]
+name = "t"
+sessions = 1000
+{more_node}
+[primary]
+cpu = 0
+[[zone]]
+id = 0
+cpus = [0]
+[[zone]]
+id = 1
+cpus = [1]
+[[port]]
+name = "net0"
+device = "{port}"
+zones = [0, 1]
+slots = {slots}
+addresses = ["10.0.0.2/24"]
+[[port]]
+name = "net1"
+device = "net_null0"
+zones = [1]
+slots = 1
+addresses = ["10.1.0.2/24"]
+[limits]
+services = 8
+real_servers = 16
+neighbours = 16
+"#
+    );
+    config::load_text("test", &text, &config::AllFacts).map_err(|report| report.to_string()).unwrap().config
+}
+
+fn plan_in(folder: &Path, slots: u16) -> HolderPlan {
+    let plan = HolderPlan {
+        run_dir: folder.to_owned(),
+        ..HolderPlan::of(&config("dpdk_mb = 128", "net_tap0,iface=t0", slots)).unwrap()
+    };
+    std::fs::create_dir_all(plan.tables_dir()).unwrap();
+    plan
+}
+
+#[test]
+fn a_plan_says_what_eal_and_workers_need() {
+    let plan = HolderPlan::of(&config("dpdk_mb = 128", "net_tap0,iface=t0", 2)).unwrap();
+    assert!(plan.ports[0].device.starts_with("net_tap0,iface=t0,mac="), "{}", plan.ports[0].device);
+    assert_eq!((plan.ports[0].set_mac, plan.ports[0].first_slot, plan.ports[0].slots), (None, 0, 2));
+    assert_eq!((plan.ports[1].first_slot, plan.ports[1].slots), (2, 1));
+    assert!(plan.ports[1].set_mac.is_some(), "net_null takes its MAC by a call");
+    assert_eq!(plan.memory_by_node(), [128]);
+    assert_eq!(plan.socket_of(0), None, "one node: anywhere");
+    let tables: u64 = plan.geometry.files().map(|(_, bytes)| bytes / shm_layout::segment::HUGE_PAGE).sum();
+    assert_eq!((plan.pages.eal_pages, plan.pages.table_pages), (64, tables));
+    let json = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<HolderPlan>(&json).unwrap(), plan);
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_touched() {
+    let mut jumbo = config("dpdk_mb = 64", "net_tap0,iface=t0", 4);
+    jumbo.ports[0].mtu = 9000;
+    let wrong = HolderPlan::of(&jumbo).unwrap_err().join("\n");
+    assert!(wrong.contains("dpdk_mb is 64") && wrong.contains("help: dpdk_mb ="), "{wrong}");
+}
+
+#[test]
+fn two_nodes_share_the_memory() {
+    let mut two = config("dpdk_mb = 128", "net_tap0,iface=t0", 2);
+    two.zones[1].numa = 1;
+    let plan = HolderPlan::of(&two).unwrap();
+    assert_eq!(plan.memory_by_node(), [64, 64]);
+    assert_eq!((plan.socket_of(0), plan.socket_of(1)), (Some(0), Some(1)));
+}
+
+#[test]
+fn the_lock_names_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("primary.lock");
+    assert_eq!(Lock::owner(&path), None);
+    let lock = Lock::take(&path).unwrap();
+    assert_eq!(Lock::owner(&path), Some(std::process::id()));
+    let error = Lock::take(&path).unwrap_err().to_string();
+    assert!(error.contains(&format!("process {} holds", std::process::id())), "{error}");
+    drop(lock);
+    assert_eq!(Lock::owner(&path), None);
+    Lock::take(&path).unwrap();
+}
+
+#[test]
+fn tables_outlive_a_start_and_other_sizes_are_refused_while_sessions_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_in(folder.path(), 2);
+    // As a start leaves it that was killed.
+    std::fs::write(plan.tables_dir().join(".new-slot-1"), "half").unwrap();
+    let first = Segments::open(&plan).unwrap();
+    assert_eq!(first.slots.len(), 3);
+    first.slots[1].table.active.store(7, Relaxed);
+    first.published.root.current.store(5 << 8, Relaxed);
+    let key = first.rss_key;
+    drop(first);
+    assert_eq!(std::fs::read_dir(plan.tables_dir()).unwrap().count(), 3 + 3);
+
+    let again = Segments::open(&plan).unwrap();
+    assert_eq!(again.slots[1].table.active.load(Relaxed), 7);
+    assert_eq!(again.published.root.current.load(Relaxed), 0, "nothing is published until control has");
+    drop(again);
+
+    let more = HolderPlan { run_dir: folder.path().into(), ..plan_in(folder.path(), 3) };
+    let error = Segments::open(&more).unwrap_err().to_string();
+    for part in ["7 sessions", "3 slots of 1000", "4 slots of 1000", "hint"] {
+        assert!(error.contains(part), "{error}");
+    }
+    Slot::open(&plan.tables_dir(), 1, true).unwrap().table.active.store(0, Relaxed);
+    let grown = Segments::open(&more).unwrap();
+    assert_eq!(grown.slots.len(), 4);
+    assert_eq!(grown.rss_key, key, "keys are made once per boot");
+}
+
+#[test]
+fn a_damaged_table_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_in(folder.path(), 2);
+    drop(Segments::open(&plan).unwrap());
+    let path = plan.tables_dir().join("slot-0");
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4 << 20).unwrap();
+    let error = Segments::open(&plan).unwrap_err();
+    assert!(matches!(error, HolderError::Segment(_)) && error.to_string().contains("slot-0"), "{error}");
+}
+
+#[test]
+fn what_the_last_eal_held_is_counted_as_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_in(folder.path(), 2);
+    let segments = Segments::open(&plan).unwrap();
+    let slot = &segments.slots[0];
+    let mut counts = slot.counters.read().unwrap();
+    counts.add(Flow::Rx, 5);
+    counts.add(Flow::Tx, 2);
+    counts.set_held(3);
+    slot.counters.flip(&counts);
+    slot.ledger.tx[0].store(0x1000, Relaxed);
+    drop(segments);
+
+    let segments = Segments::open(&plan).unwrap();
+    let counts = segments.slots[0].counters.read().unwrap();
+    assert_eq!((counts.dropped(DropReason::LostInCrash), counts.flow(Flow::Held)), (3, 0));
+    assert_eq!(counts.balance(), (5, 5));
+    assert_eq!(segments.slots[0].ledger.tx[0].load(Relaxed), 0, "an address of another EAL");
+}
+
+#[test]
+fn a_living_worker_keeps_the_holder_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_in(folder.path(), 2);
+    no_worker_lives(&plan).unwrap();
+    let segments = Segments::open(&plan).unwrap();
+    let owner = &segments.slots[2].owner;
+    let pid = std::process::id();
+    owner.owner.store(u64::from(pid) << 32 | 1, Relaxed);
+    owner.owner_start.store(links::pidfd::start_time(pid).unwrap(), Relaxed);
+    owner.zone.store(1, Relaxed);
+    owner.hand.store(hand::OWNED, Relaxed);
+    let error = no_worker_lives(&plan).unwrap_err().to_string();
+    assert!(error.contains(&format!("process {pid} (zone 1, slot 2)")), "{error}");
+    owner.hand.store(hand::RELEASED, Relaxed);
+    no_worker_lives(&plan).unwrap();
+    owner.hand.store(hand::OWNED, Relaxed);
+    owner.owner_start.store(1, Relaxed); // The number is another process's now.
+    no_worker_lives(&plan).unwrap();
+}
+
+#[test]
+fn bytes_of_the_tables_follow_the_limits() {
+    let small = table_bytes(config::TableSizes::of(&config("", "net_tap0,iface=t0", 2)));
+    let mut large = config("", "net_tap0,iface=t0", 2);
+    large.node.sessions = 1_000_000;
+    let large = table_bytes(config::TableSizes::of(&large));
+    assert!(large > small + 3 * 64_000_000 && large < small + 3 * 100_000_000, "{small} {large}");
+}
