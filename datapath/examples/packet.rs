@@ -256,13 +256,17 @@ impl Bench {
     }
 }
 
+fn rounds() -> usize {
+    std::env::var("ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(300)
+}
+
 fn main() {
     let asked: Vec<u64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
     let sizes = if asked.is_empty() { vec![16, 1000, 65_536, 1_000_000] } else { asked };
     for sessions in sizes {
         let servers = if sessions >= 1_000_000 { 1000 } else { 30 };
         let mut bench = Bench::new(sessions, servers);
-        let mut rounds: Vec<f64> = (0..300).map(|_| bench.round()).collect();
+        let mut rounds: Vec<f64> = (0..rounds()).map(|_| bench.round()).collect();
         rounds.sort_by(f64::total_cmp);
         println!(
             "{sessions:>9} sessions: {:.1} ns per packet (median; best {:.1}, worst {:.1})",

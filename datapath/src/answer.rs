@@ -7,6 +7,7 @@ use packet::build::{self, Link};
 use packet::{Mac, ParseError, Parsed, V4, ethernet, icmp};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::neighbours::{Ip, ip4};
+use shm_layout::published::Generation;
 use shm_layout::ring::RecordKind;
 use shm_layout::session::{SessionRow, State, flag};
 
@@ -16,6 +17,8 @@ use crate::runner::SlotRunner;
 
 /// Room for a frame of our own: Ethernet, IPv4 and TCP headers, padded to the Ethernet minimum.
 const OWN_FRAME: usize = 64;
+/// Addresses announced in one turn: traffic goes before.
+const ANNOUNCED_PER_TURN: usize = 8;
 
 impl SlotRunner {
     /// Everything that is not well-formed TCP or UDP over IPv4 to our MAC.
@@ -126,36 +129,45 @@ impl SlotRunner {
         }
     }
 
-    /// Tells the neighbours where our addresses are: gratuitous ARP for every address this port speaks for.
-    pub fn announce<I: Io>(&mut self, io: &mut I) {
-        let mut frame = [0; OWN_FRAME];
-        for address in self.own_addresses() {
+    /// Notes the addresses the neighbours have not been told yet. The first slot of a port speaks for it.
+    pub(crate) fn plan_announcements(&mut self, generation: Generation) {
+        let first = self.shared.published.slots.get(self.number as usize).is_some_and(|s| s.queue.load(Relaxed) == 0);
+        if first {
+            let addresses = self.own_addresses(generation);
+            self.to_announce.extend(addresses.iter().filter(|a| self.announced.binary_search(a).is_err()));
+            self.announced = addresses;
+        }
+    }
+
+    /// Tells the neighbours where our addresses are, a few per turn: gratuitous ARP (RFC 5227 §3).
+    pub(crate) fn announce<I: Io>(&mut self, io: &mut I) -> usize {
+        let mut told = 0;
+        while told < ANNOUNCED_PER_TURN
+            && let Some(address) = self.to_announce.pop()
+        {
+            let mut frame = [0; OWN_FRAME];
             if let Some(len) = build::garp(&mut frame, self.port.mac, address, self.port.vlan) {
                 self.originate(io, &frame[..len]);
             }
-            if io.queued() >= shm_layout::limits::RX_BURST {
-                self.finish(io, true);
-            }
+            told += 1;
         }
-        self.finish(io, true);
+        told
     }
 
-    fn own_addresses(&self) -> Vec<u32> {
+    fn own_addresses(&self, generation: Generation) -> Vec<u32> {
         let v4 = |ip: Ip| (ip4(0)[1] >> 32 == ip[1] >> 32 && ip[0] == 0).then_some(ip[1]);
         let published = &self.shared.published;
         let mut addresses: Vec<u64> = Vec::new();
         if let Some(port) = published.ports.get(usize::from(self.port.number)) {
             addresses.extend(port.addresses.iter().filter_map(|row| row.get().and_then(|(ip, _)| v4(ip))));
         }
-        if let Some(generation) = self.generation {
-            let directory = published.directory(generation);
-            let count = directory.head.services.load(Relaxed);
-            let services = (0..count).filter_map(|index| published.service(generation, index));
-            addresses.extend(services.filter_map(|s| v4([s.vip[0].load(Relaxed), s.vip[1].load(Relaxed)])));
-            let locals = directory.locals.iter().take(directory.head.locals.load(Relaxed) as usize);
-            let own = locals.filter(|row| row.port.load(Relaxed) == u32::from(self.port.number));
-            addresses.extend(own.filter_map(|row| v4([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)])));
-        }
+        let directory = published.directory(generation);
+        let count = directory.head.services.load(Relaxed);
+        let services = (0..count).filter_map(|index| published.service(generation, index));
+        addresses.extend(services.filter_map(|s| v4([s.vip[0].load(Relaxed), s.vip[1].load(Relaxed)])));
+        let locals = directory.locals.iter().take(directory.head.locals.load(Relaxed) as usize);
+        let own = locals.filter(|row| row.port.load(Relaxed) == u32::from(self.port.number));
+        addresses.extend(own.filter_map(|row| v4([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)])));
         addresses.sort_unstable();
         addresses.dedup();
         #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]

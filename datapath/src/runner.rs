@@ -58,6 +58,9 @@ pub struct SlotRunner {
     pub(crate) others: Vec<(u32, SessionReader)>,
     scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
+    /// Addresses the neighbours know of, and those they are to be told.
+    pub(crate) announced: Vec<u32>,
+    pub(crate) to_announce: Vec<u32>,
 }
 
 /// What a burst came from: decides which way it may go on.
@@ -103,6 +106,8 @@ impl SlotRunner {
             others: others(&shared, number),
             scratch: Box::new([0; RING_FRAME_MAX]),
             flushed: false,
+            announced: Vec::new(),
+            to_announce: Vec::new(),
             shared,
             slot,
             number,
@@ -122,6 +127,7 @@ impl SlotRunner {
         }
         work += self.take_rings(io);
         work += self.settle_waiting(io);
+        work += self.announce(io);
         let ended = self.housekeeping(io);
         self.finish(io, work + ended > 0);
         work
@@ -149,6 +155,7 @@ impl SlotRunner {
                 self.sessions.sweep_start();
             }
             self.locals = local_pools(&self.shared, generation, self.number);
+            self.plan_announcements(generation);
         }
     }
 
