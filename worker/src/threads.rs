@@ -129,7 +129,7 @@ fn run(work: &mut [Work], poll: Poll, stop: &AtomicBool, pulse: &Pulse) {
         }
         turns += 1;
         pulse.turns.store(turns, Ordering::Relaxed);
-        empty = if packets > 0 { 0 } else { empty + 1 };
+        empty = if packets > 0 { 0 } else { u32::saturating_add(empty, 1) };
         if poll == Poll::Adaptive && empty > SPINS {
             std::thread::sleep(nap(empty));
             now = clock::now_ns();

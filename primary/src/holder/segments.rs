@@ -80,6 +80,9 @@ impl Segments {
         let root = &self.published.root;
         // Relaxed: no other process has the tables open yet.
         root.current.store(0, Ordering::Relaxed);
+        for directory in &self.published.directories {
+            directory.head.generation.store(0, Ordering::Relaxed); // Control takes a number for a generation in use.
+        }
         root.control_pid.store(0, Ordering::Relaxed);
         root.holder_pid.store(std::process::id().into(), Ordering::Relaxed);
         for slot in &self.slots {
