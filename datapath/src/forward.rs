@@ -111,26 +111,29 @@ impl SlotRunner {
                 ack_sub: shift,
             },
         };
+        let hop = self.shared.neighbours.hop(hop_row);
+        let usable = hop_row != 0 && hop.resolved() && hop.tag() == hop_tag && hop.port() == self.port.number;
         let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
         rewrite_v4(frame, &flight.packet, &rewrite);
         // SACK blocks of the server name the client's numbers as the server knows them.
         let options = usize::from(flight.packet.payload) > usize::from(flight.packet.l4) + header::HEADER;
-        if direction == Direction::Server && options && flight.packet.proto == protocol::TCP {
+        if options && direction == Direction::Server && flight.packet.proto == protocol::TCP {
             tcp_options::shift_sack(frame, &flight.packet, shift);
         }
-        let mut hop = self.shared.neighbours.hop(hop_row);
-        if hop_row == 0 || !hop.resolved() || hop.tag() != hop_tag {
-            match self.find_hop(io, place, index, direction) {
-                Some(found) => hop = found,
-                None => return,
+        let ip_len = u32::from(flight.packet.total_len);
+        if usable && ip_len <= self.port.mtu {
+            ethernet::set_addresses(frame, Mac(hop.mac()), self.port.mac);
+            if !io.send(place) {
+                self.refuse(io, place, DropReason::TxFull);
             }
+        } else if let Some(hop) = self.find_hop(io, place, index, direction) {
+            self.leave(io, place, hop, ip_len);
         }
-        self.leave(io, place, hop, u32::from(flight.packet.total_len));
     }
 
     /// Out by the hop's port: directly when it is the slot's own, else by a slot of that port.
-    #[inline]
-    pub(crate) fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, ip_len: u32) {
+    #[cold]
+    fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, ip_len: u32) {
         if hop.port() != self.port.number {
             return self.leave_elsewhere(io, place, hop, ip_len);
         }
