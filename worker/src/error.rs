@@ -9,8 +9,8 @@ pub enum WorkerError {
     /// The holder is not there, or said no.
     #[error(transparent)]
     Link(#[from] links::LinkError),
-    /// The holder has gone before it admitted us.
-    #[error("lb-primary has gone before it admitted this worker; hint: start it, workers attach again")]
+    /// The holder has gone.
+    #[error("lb-primary has gone; hint: start it, workers attach again")]
     HolderGone,
     /// Told to stop before it served: no error.
     #[error("told to stop before it was admitted")]

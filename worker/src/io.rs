@@ -155,3 +155,129 @@ impl DpdkIo {
         self.queued -= 1;
     }
 }
+
+/// On a ring device (what is sent comes back), in a mount namespace of the test's own. Needs root and 24 hugepages.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests panic")]
+mod tests {
+    use super::*;
+    use dpdk::{EalArgs, PortConfig, ProcType};
+    use nix::mount::{MsFlags, mount};
+    use shm_layout::limits::{NEIGH_WAIT, TX_HELD};
+    use shm_layout::slot::SlotGeometry;
+
+    const POOL: &str = "io-test";
+    const PACKETS: u32 = 2047;
+    const HUGE: &str = "/mnt/huge";
+
+    const INSIDE: &str = "LB_WORKER_TEST_INSIDE";
+
+    /// EAL's files and hugepages vanish with the namespace, which is the process's: EAL asks /proc/self.
+    #[test]
+    fn frames_are_in_one_place_and_none_is_lost() {
+        if std::env::var_os(INSIDE).is_some() {
+            return check();
+        }
+        let test = "io::tests::frames_are_in_one_place_and_none_is_lost";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--"]).arg(std::env::current_exe().unwrap());
+        let status = command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1").status();
+        assert!(status.expect("the test needs unshare (util-linux)").success());
+    }
+
+    fn ring_port() -> (Port, DpdkIo) {
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        for folder in ["/mnt", "/run"] {
+            mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        }
+        std::fs::create_dir(HUGE).unwrap();
+        mount(Some("none"), HUGE, Some("hugetlbfs"), MsFlags::empty(), Some("pagesize=2M")).unwrap();
+        let args = EalArgs::new(ProcType::Primary, "io-test", std::path::Path::new(HUGE), "0@0").memory_mb(48);
+        dpdk::eal::init(&args.vdev("net_ring0")).expect("the test needs 24 free hugepages of 2 MiB");
+        let port = Port::open("net_ring0").unwrap();
+        let pools = [Pool::create(POOL, PACKETS, 2048, None).unwrap()];
+        let (queues, descriptors) = (1, 512);
+        port.configure(&PortConfig {
+            rx_queues: queues,
+            tx_queues: queues,
+            rx_desc: descriptors,
+            tx_desc: descriptors,
+            mtu: 1500,
+            pools: &pools,
+            rss_key: None,
+            promiscuous: false,
+        })
+        .unwrap();
+        port.start().unwrap();
+        let geometry = SlotGeometry { slot: 0, slots: 1, sessions: 16, servers: 1, services: 1, extensions: 0 };
+        let slot = Slot::anonymous(geometry, false).unwrap();
+        let io = DpdkIo::open(slot, Pool::lookup(POOL).unwrap(), &port, 0).unwrap();
+        (port, io)
+    }
+
+    fn check() {
+        let (_port, mut io) = ring_port();
+        let audit = || Pool::lookup(POOL).unwrap().audit();
+
+        // rx → tx → port → rx.
+        let frames: Vec<Vec<u8>> = (1..=3_u8).map(|n| vec![n; 60 + usize::from(n)]).collect();
+        for (place, frame) in frames.iter().enumerate() {
+            assert!(io.inject(place, frame) && io.send(place));
+        }
+        assert_eq!(io.queued(), 3);
+        assert_eq!(io.flush(), Flushed { sent: 3, bytes: 61 + 62 + 63, dropped: 0, held: 0 });
+        assert_eq!(io.receive(), 3);
+        for (place, frame) in frames.iter().enumerate() {
+            io.prefetch(place);
+            assert_eq!(io.frame(place).unwrap(), frame.as_slice());
+        }
+        assert!(io.frame(3).is_none());
+
+        // Waiting places, and a shorter frame.
+        assert!(io.resize(0, 20) && !io.resize(1, 70_000));
+        io.park(0, NEIGH_WAIT - 1);
+        assert!(io.frame(0).is_none());
+        assert_eq!(io.parked(NEIGH_WAIT - 1).unwrap(), &[1; 20]);
+        assert!(io.unpark(NEIGH_WAIT - 1));
+        io.park(1, 0);
+        io.discard_parked(0);
+        io.discard(2);
+        assert_eq!(io.flush().sent, 1);
+        assert_eq!(io.receive(), 1);
+        io.discard(0);
+        assert_eq!(audit().missing, 0);
+
+        // A full `tx` refuses; what waits keeps its order.
+        for n in 0..TX_HELD {
+            assert!(io.originate(&[u8::try_from(n).unwrap(); 60]));
+        }
+        assert!(!io.originate(&[0; 60]) && io.inject(0, &[9; 60]) && !io.send(0));
+        io.discard(0);
+
+        // A full port: nothing taken twice, then the first is given up and the second is the first.
+        let mut sent = 0;
+        loop {
+            let flushed = io.flush();
+            sent += flushed.sent;
+            if flushed.sent == 0 {
+                assert_eq!((flushed.dropped, flushed.bytes), (0, 0));
+                break;
+            }
+            while io.queued() < TX_HELD && io.originate(&[7; 60]) {}
+        }
+        let (held, first) = (io.queued(), io.tx.data(1).unwrap().as_ptr());
+        assert_eq!(io.flush(), Flushed { sent: 0, bytes: 0, dropped: 1, held: held - 1 });
+        assert_eq!(io.tx.data(0).unwrap().as_ptr(), first);
+
+        // All comes back: what the port took, what waited, and no packet is missing.
+        let mut back = 0;
+        while back < sent + held - 1 {
+            io.flush();
+            back += io.receive();
+        }
+        assert_eq!((io.receive(), io.queued()), (0, 0));
+        let audit = audit();
+        assert_eq!((audit.missing, audit.duplicates, audit.foreign), (0, 0, 0));
+    }
+}
