@@ -15,14 +15,12 @@ pub fn sum(bytes: &[u8]) -> u64 {
 /// Folds a sum to 16 bits with end-around carry. 0 only for 0.
 #[inline(always)]
 #[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "the halves of a word")]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 48) + (sum >> 32 & 0xffff) + (sum >> 16 & 0xffff) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    #[allow(clippy::cast_possible_truncation, reason = "folded: at most 0xffff")]
-    let folded = sum as u16;
-    folded
+    let (low, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let low = low.wrapping_add(carry as u32); // Fits: a carry leaves at most 2^32 - 2.
+    // In the upper half: both halves and the carry out of both halves.
+    (low.wrapping_add(low.rotate_left(16)) >> 16) as u16
 }
 
 /// Checksum of the bytes, to be stored in a field that was zero while summing.
@@ -66,28 +64,38 @@ pub const fn udp_nonzero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 
-/// What a set of changed words does to a checksum: the sum of `!old + new`, applied once.
+/// What a set of changed words does to a checksum: the sum of `new - old`, applied once.
 ///
-/// Words must lie on even offsets of the summed range; [`Delta::bytes`] takes any. Holds 2^31 changes.
+/// Words must lie on even offsets of the summed range; [`Delta::bytes`] takes any. Holds 2^20 changes. Words and checksum
+/// may all be given as they lie in memory instead of as numbers (but for `byte` and `bytes`): the sum does not mind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delta(u64);
+pub struct Delta(i64);
 
 impl Delta {
     /// No change.
     pub const NONE: Self = Self(0);
+    /// Keeps the sum positive: a multiple of 0xffff, which is one's complement's other zero.
+    const BIAS: i64 = 0xffff << 40;
 
     /// A 16-bit word changed.
     #[inline(always)]
     #[must_use]
     pub const fn word(self, old: u16, new: u16) -> Self {
-        Self(self.0 + !old as u64 + new as u64)
+        Self(self.0 + new as i64 - old as i64)
     }
 
     /// A 32-bit word changed (two 16-bit words at once: 2^16 ≡ 1).
     #[inline(always)]
     #[must_use]
     pub const fn long(self, old: u32, new: u32) -> Self {
-        Self(self.0 + !old as u64 + new as u64)
+        Self(self.0 + new as i64 - old as i64)
+    }
+
+    /// [`Delta::long`] of (old, new).
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn long_pair(self, (old, new): (u32, u32)) -> Self {
+        self.long(old, new)
     }
 
     /// A byte changed at `offset` of the summed range.
@@ -113,11 +121,12 @@ impl Delta {
         Self(self.0 + other.0)
     }
 
-    /// The new checksum. A right one stays right, a wrong one stays wrong: corruption is never hidden.
+    /// The new checksum: `~(~old + new words - old words)`, RFC 1624's equation 3. A right one stays right, a wrong one
+    /// stays wrong: corruption is never hidden.
     #[inline(always)]
     #[must_use]
     pub const fn apply(self, checksum: u16) -> u16 {
-        !fold(self.0 + !checksum as u64)
+        !fold((Self::BIAS + self.0 - checksum as i64).cast_unsigned())
     }
 
     /// [`Delta::apply`] for UDP: "none" (0) stays none, and a result of 0 is sent as 0xffff.

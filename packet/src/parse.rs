@@ -1,5 +1,6 @@
 //! From a frame to what the datapath decides by, in one pass.
 
+use crate::checksum::fold;
 use crate::{ethernet, icmp, ipv4, tcp, udp, wire};
 
 /// Why a frame is not looked at further. The order of checks is that of the headers; the first failure counts.
@@ -164,17 +165,72 @@ pub enum Parsed {
 /// One reason per check, in the headers' order.
 #[inline(always)]
 pub fn classify(frame: &[u8]) -> Result<Parsed, ParseError> {
-    let window: &[u8; ethernet::HEADER] = frame.first_chunk().ok_or(ParseError::TooShort)?;
-    if wire::get16(window, 12) == ethernet::IPV4 {
-        return ipv4_at(frame, ethernet::HEADER as u8, 0);
+    match common(frame) {
+        Some(v4) => Ok(Parsed::L4(v4)),
+        None => {
+            // By a place of its own, not as the result: else the compiler keeps the common way's fields in memory too, and
+            // reads them back before the stores have left (10.3 ns a packet instead of 4.4).
+            let mut found = Err(ParseError::TooShort);
+            general(frame, &mut found);
+            found
+        }
     }
-    rare(frame)
 }
 
-/// Tagged frames, and what is not IPv4.
+/// Bytes of the headers of [`common`] packets.
+const COMMON: usize = ethernet::HEADER + ipv4::HEADER + tcp::HEADER;
+
+/// The way nearly all packets take: good untagged IPv4 TCP or UDP without IP options, 54 bytes or more. One bounds check,
+/// all offsets constant. `None`: anything else, for [`general`] to find out.
+#[inline(always)]
+fn common(frame: &[u8]) -> Option<V4> {
+    let window: &[u8; COMMON] = frame.first_chunk()?;
+    let total_len = wire::get16(window, 16);
+    let l4_len = u32::from(total_len).wrapping_sub(20);
+    // The checksum does not depend on the byte order (RFC 1071 §2B): summed as the words lie, without turning them.
+    let raw = |at| u64::from(wire::raw32(window, at));
+    let sum = raw(14) + raw(18) + raw(22) + raw(26) + raw(30);
+    let plain = wire::get16(window, 12) == ethernet::IPV4
+        && window[14] == 0x45
+        && usize::from(total_len) <= frame.len() - ethernet::HEADER
+        && wire::get16(window, 20) & 0x3fff == 0
+        && fold(sum) == 0xffff;
+    let proto = window[23];
+    let mut v4 = V4 {
+        src: wire::get32(window, 26),
+        dst: wire::get32(window, 30),
+        sport: wire::get16(window, 34),
+        dport: wire::get16(window, 36),
+        total_len,
+        l3: 14,
+        l4: 34,
+        payload: 42,
+        proto,
+        ttl: window[22],
+        ..V4::EMPTY
+    };
+    if proto == ipv4::TCP {
+        let header = window[46] >> 4 << 2;
+        (v4.seq, v4.ack) = (wire::get32(window, 38), wire::get32(window, 42));
+        (v4.tcp_flags, v4.payload) = (window[47], 34 + header);
+        // At least 20 bytes of header, and no more than there are: neither difference is negative.
+        let (options, payload) = (u32::from(header).wrapping_sub(20), l4_len.wrapping_sub(u32::from(header)));
+        (plain && (options | payload).cast_signed() >= 0).then_some(v4)
+    } else {
+        let length = u32::from(wire::get16(window, 38));
+        let (data, rest) = (length.wrapping_sub(8), l4_len.wrapping_sub(length));
+        (plain && proto == ipv4::UDP && (data | rest).cast_signed() >= 0).then_some(v4)
+    }
+}
+
+/// Any frame, header by header.
 #[cold]
 #[inline(never)]
-fn rare(frame: &[u8]) -> Result<Parsed, ParseError> {
+fn general(frame: &[u8], found: &mut Result<Parsed, ParseError>) {
+    *found = headers(frame);
+}
+
+fn headers(frame: &[u8]) -> Result<Parsed, ParseError> {
     let header = ethernet::header(frame)?;
     let l3 = if header.len == ethernet::HEADER { ethernet::HEADER as u8 } else { ethernet::TAGGED_HEADER as u8 };
     let link = Link { l3, vlan: header.vlan };
@@ -186,7 +242,6 @@ fn rare(frame: &[u8]) -> Result<Parsed, ParseError> {
     }
 }
 
-#[inline(always)]
 fn ipv4_at(frame: &[u8], l3: u8, vlan: u16) -> Result<Parsed, ParseError> {
     let packet = frame.get(usize::from(l3)..).ok_or(ParseError::TooShort)?;
     let ip = ipv4::header(packet)?;

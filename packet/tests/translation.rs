@@ -37,7 +37,7 @@ fn frame(random: &mut Random, udp: bool) -> Vec<u8> {
     frame.extend(common::ipv4(
         src,
         dst,
-        random.below(255) as u8 + 1,
+        random.below(254) as u8 + 2,
         if udp { 17 } else { 6 },
         &vec![1; options],
         segment.len(),
