@@ -1,5 +1,5 @@
 //! Against plain loops; spread and avalanche of the hash.
-#![allow(clippy::cast_possible_truncation, reason = "tests cut random words")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests cut random words, and may panic")]
 
 use std::hash::Hasher;
 use std::sync::atomic::AtomicU16;

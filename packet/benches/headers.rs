@@ -51,7 +51,7 @@ fn least(frames: &mut [Vec<u8>], l3: usize, mut round: impl FnMut(&mut [Vec<u8>]
 fn main() {
     for (name, udp, vlan) in [("tcp", false, 0), ("udp", true, 0), ("tcp tagged", false, 7)] {
         let mut frames: Vec<Vec<u8>> = (0..FRAMES).map(|i| frame(i, udp, vlan)).collect();
-        let mut parsed = [V4::EMPTY; FRAMES];
+        let mut parsed = [V4::default(); FRAMES];
         let l3 = if vlan == 0 { 14 } else { 18 };
         let to =
             Rewrite { src: 0x0a4d_0080, dst: 0x0a4d_0001, sport: 1025, dport: 8080, seq_add: 0x1234_5678, ack_sub: 0 };

@@ -72,7 +72,7 @@ pub struct Segment {
     pub seq: u32,
     /// Acknowledgement number.
     pub ack: u32,
-    /// Flags, see [`tcp`].
+    /// Flags, see [`mod@tcp`].
     pub flags: u8,
     /// Window, unscaled.
     pub window: u16,

@@ -79,24 +79,6 @@ pub struct V4 {
 }
 
 impl V4 {
-    /// No packet: fills arrays.
-    pub const EMPTY: Self = Self {
-        src: 0,
-        dst: 0,
-        seq: 0,
-        ack: 0,
-        sport: 0,
-        dport: 0,
-        total_len: 0,
-        vlan: 0,
-        l3: 0,
-        l4: 0,
-        payload: 0,
-        proto: 0,
-        tcp_flags: 0,
-        ttl: 0,
-    };
-
     /// Where the IP packet ends; what the frame has behind it is padding.
     #[inline(always)]
     #[must_use]
@@ -177,6 +159,13 @@ pub fn classify(frame: &[u8]) -> Result<Parsed, ParseError> {
     }
 }
 
+/// [`ethernet::HEADER`], [`ethernet::TAGGED_HEADER`], and the header of UDP and of ICMP, in the type of [`V4`]'s offsets.
+const UNTAGGED: u8 = 14;
+const TAGGED: u8 = 18;
+const SHORT: u8 = 8;
+const _: () = assert!(UNTAGGED as usize == ethernet::HEADER && TAGGED as usize == ethernet::TAGGED_HEADER);
+const _: () = assert!(SHORT as usize == udp::HEADER && SHORT as usize == icmp::HEADER);
+
 /// Bytes of the headers of [`common`] packets.
 const COMMON: usize = ethernet::HEADER + ipv4::HEADER + tcp::HEADER;
 
@@ -207,7 +196,7 @@ fn common(frame: &[u8]) -> Option<V4> {
         payload: 42,
         proto,
         ttl: window[22],
-        ..V4::EMPTY
+        ..V4::default()
     };
     if proto == ipv4::TCP {
         let header = window[46] >> 4 << 2;
@@ -232,7 +221,7 @@ fn general(frame: &[u8], found: &mut Result<Parsed, ParseError>) {
 
 fn headers(frame: &[u8]) -> Result<Parsed, ParseError> {
     let header = ethernet::header(frame)?;
-    let l3 = if header.len == ethernet::HEADER { ethernet::HEADER as u8 } else { ethernet::TAGGED_HEADER as u8 };
+    let l3 = if header.len == ethernet::HEADER { UNTAGGED } else { TAGGED };
     let link = Link { l3, vlan: header.vlan };
     match header.ethertype {
         ethernet::IPV4 => ipv4_at(frame, l3, header.vlan),
@@ -260,7 +249,7 @@ fn ipv4_at(frame: &[u8], l3: u8, vlan: u16) -> Result<Parsed, ParseError> {
         payload: l4,
         proto: ip.proto,
         ttl: ip.ttl,
-        ..V4::EMPTY
+        ..V4::default()
     };
     match ip.proto {
         ipv4::TCP => {
@@ -271,12 +260,12 @@ fn ipv4_at(frame: &[u8], l3: u8, vlan: u16) -> Result<Parsed, ParseError> {
         }
         ipv4::UDP => {
             let header = udp::header(segment)?;
-            (v4.sport, v4.dport, v4.payload) = (header.sport, header.dport, l4 + udp::HEADER as u8);
+            (v4.sport, v4.dport, v4.payload) = (header.sport, header.dport, l4 + SHORT);
             Ok(Parsed::L4(v4))
         }
         ipv4::ICMP => {
             let (kind, code) = icmp::kind(segment)?;
-            (v4.dport, v4.payload) = (u16::from_be_bytes([kind, code]), l4 + icmp::HEADER as u8);
+            (v4.dport, v4.payload) = (u16::from_be_bytes([kind, code]), l4 + SHORT);
             Ok(Parsed::Icmp(v4))
         }
         _ => Ok(Parsed::OtherL4(v4)),

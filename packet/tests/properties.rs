@@ -1,5 +1,5 @@
 //! Against etherparse: what it makes we read, what we read it reads the same.
-#![allow(clippy::cast_possible_truncation, reason = "tests cut random words")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests cut random words, and may panic")]
 
 mod common;
 

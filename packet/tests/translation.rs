@@ -1,5 +1,5 @@
 //! Incremental against full recomputation (by etherparse), SACK blocks, timestamps.
-#![allow(clippy::cast_possible_truncation, reason = "tests cut random words")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests cut random words, and may panic")]
 
 mod common;
 

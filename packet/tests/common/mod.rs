@@ -1,6 +1,6 @@
 //! Frames made and judged by code that is not ours.
 #![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::cast_possible_truncation, reason = "tests cut random words")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests cut random words, and may panic")]
 
 use etherparse::{Ipv4Header, Ipv4HeaderSlice, TcpHeaderSlice, UdpHeader, UdpHeaderSlice};
 
