@@ -79,8 +79,9 @@ fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<(), HolderEr
     preflight::clear_leftovers(plan)?;
     preflight::enough_pages(plan)?;
     let ipc = plan.run_dir.join("ipc");
-    let _ = fs::remove_dir_all(&ipc); // Sockets of earlier starts; a folder that stays is seen next.
-    preflight::folder(&ipc, 0o2750)?;
+    // The sockets in it get our own group: the one that the health-checker is in, too.
+    preflight::folder(&ipc, 0o750)?;
+    preflight::empty(&ipc);
     fs::create_dir_all(&plan.state_dir).map_err(HolderError::file("make folder", &plan.state_dir))?;
     preflight::mount(plan)?;
     let segments = Segments::open(plan)?;
@@ -105,7 +106,7 @@ fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<(), HolderEr
     eal.cleanup();
     let _ = fs::remove_dir_all(plan.run_dir.join("dpdk").join(&prefix)); // EAL's files; nobody uses them now.
     preflight::remove_unlocked(&plan.eal_dir());
-    let _ = fs::remove_dir_all(&ipc); // As above.
+    preflight::empty(&ipc);
     for name in [STATISTICS_FILE, child::FACTS_FILE] {
         let _ = fs::remove_file(plan.run_dir.join(name)); // They tell of what is no more.
     }

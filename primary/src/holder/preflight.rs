@@ -64,11 +64,30 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// A folder of this mode, made with its parents if it is not there.
+/// A folder of this mode, made with its parents. One that is there (made by the service manager, for instance) is kept as
+/// it is, but for rights of others.
 pub fn folder(path: &Path, mode: u32) -> Result<(), HolderError> {
+    let set = |mode| fs::set_permissions(path, Permissions::from_mode(mode));
+    if let Ok(there) = fs::metadata(path).map(|m| m.permissions().mode() & 0o7777) {
+        if there & 0o007 == 0 {
+            return Ok(());
+        }
+        return set(there & !0o007).map_err(HolderError::file("set the mode of", path));
+    }
     let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
     made.map_err(HolderError::file("make folder", path))?;
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(HolderError::file("set the mode of", path))
+    set(mode).map_err(HolderError::file("set the mode of", path))
+}
+
+/// Empties a folder, which stays; what cannot be removed is told to the log.
+pub fn empty(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
+        let removed = if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+        if let Err(error) = removed {
+            log::warn!("cannot remove {}: {error}", entry.path().display());
+        }
+    }
 }
 
 /// Refuses to start while a worker of an earlier holder lives.
