@@ -22,7 +22,7 @@ impl SlotRunner {
     pub(crate) fn unknown<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         // An earlier packet of the same burst may have begun it.
         if let Some((index, direction)) = self.sessions.find_hashed(flight.key, flight.hash) {
-            return self.established(io, place, flight, index, direction);
+            return self.established(io, place, &flight.packet, flight.hash, index, direction);
         }
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };
         let packet = &flight.packet;
@@ -79,7 +79,7 @@ impl SlotRunner {
             Ok((index, shift)) => {
                 self.counts.add(Flow::Created, 1);
                 self.first_packet(index, flight);
-                self.forward(io, place, flight, index, Direction::Client, shift);
+                self.forward(io, place, &flight.packet, index, Direction::Client, shift);
             }
             Err(reason) => {
                 self.counts.add(Flow::Refused, 1);

@@ -11,13 +11,13 @@ use std::sync::atomic::Ordering::Relaxed; // Session rows have one writer, this 
 
 use packet::{Parsed, V4, ethernet};
 use shm_layout::counters::Flow;
-use shm_layout::limits::RX_BURST;
+use shm_layout::limits::{NONE, RX_BURST};
 
 use crate::io::Io;
 use crate::runner::{Origin, SlotRunner};
 use crate::session::{Direction, Key};
 
-/// What the stages know of one packet.
+/// What is known of a packet that has no session yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flight {
     pub packet: V4,
@@ -25,69 +25,78 @@ pub(crate) struct Flight {
     pub hash: u64,
 }
 
-/// Where a packet stands between the stages.
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// Not TCP or UDP over IPv4 to us, or refused by the parser: the slow way.
-    Other,
-    /// Keyed, bucket asked for.
-    Keyed,
-    /// A record whose tag fits, line asked for.
-    Candidate(u32),
-    /// Its session.
-    Known(u32, Direction),
+impl Flight {
+    pub(crate) fn of(packet: &V4, hash: u64) -> Self {
+        Self { packet: *packet, key: key_of(packet), hash }
+    }
+}
+
+/// The key a packet is looked up by.
+#[inline(always)]
+fn key_of(packet: &V4) -> Key {
+    Key::new(packet.src, packet.sport, packet.dst, packet.dport, packet.proto)
 }
 
 impl SlotRunner {
     /// Takes every packet of `rx[0..count]` to its one verdict.
+    ///
+    /// A packet is either not keyed (not TCP or UDP to us, or refused by the parser), or keyed without a record, or has
+    /// one: a candidate after the second stage, its session's after the third.
     pub(crate) fn burst<I: Io>(&mut self, io: &mut I, count: usize, origin: Origin) {
         let count = count.min(RX_BURST);
-        let mut stages = [Stage::Other; RX_BURST];
-        let mut flights = [Flight { packet: V4::default(), key: Key { a: 0, b: 0 }, hash: 0 }; RX_BURST];
+        let mut packets = [V4::default(); RX_BURST];
+        let mut hashes = [0_u64; RX_BURST];
+        let mut records = [NONE; RX_BURST];
+        let mut directions = [Direction::Client; RX_BURST];
+        let mut keyed = 0_u32;
         let mut bytes = 0;
 
         for place in 0..count {
             io.prefetch(place);
         }
-        for (place, (stage, flight)) in stages.iter_mut().zip(&mut flights).enumerate().take(count) {
+        for place in 0..count {
             let Some(frame) = io.frame(place) else { continue };
             bytes += frame.len() as u64;
-            if ethernet::dst(frame) != Some(self.port.mac) {
-                continue;
-            }
             if let Ok(Parsed::L4(packet)) = packet::classify(frame)
                 && packet.vlan == self.port.vlan
+                && ethernet::dst(frame) == Some(self.port.mac)
             {
-                let key = Key::new(packet.src, packet.sport, packet.dst, packet.dport, packet.proto);
-                let hash = self.sessions.hash(key);
+                let hash = self.sessions.hash(key_of(&packet));
                 self.sessions.prefetch_bucket(hash);
-                *flight = Flight { packet, key, hash };
-                *stage = Stage::Keyed;
+                packets[place] = packet;
+                hashes[place] = hash;
+                keyed |= 1 << place;
             }
         }
         self.counts.add(Flow::RxBytes, if origin == Origin::Port { bytes } else { 0 });
-        for (stage, flight) in stages.iter_mut().zip(&flights).take(count) {
-            if matches!(stage, Stage::Keyed)
-                && let Some(record) = self.sessions.candidate(flight.hash)
+        for place in 0..count {
+            if keyed >> place & 1 != 0
+                && let Some(record) = self.sessions.candidate(hashes[place])
             {
                 self.sessions.prefetch_session(record);
-                *stage = Stage::Candidate(record);
+                records[place] = record;
             }
         }
-        for (stage, flight) in stages.iter_mut().zip(&flights).take(count) {
-            if let Stage::Candidate(record) = *stage
-                && let Some((record, direction)) = self.sessions.resolve(record, flight.key, flight.hash)
+        for place in 0..count {
+            let candidate = std::mem::replace(&mut records[place], NONE);
+            if candidate != NONE
+                && let Some((record, direction)) =
+                    self.sessions.resolve(candidate, key_of(&packets[place]), hashes[place])
             {
-                let server = self.sessions.row(record).map_or(0, |row| row.server_id.load(Relaxed));
+                let server = self.slot.sessions.get(record as usize).map_or(0, |row| row.server_id.load(Relaxed));
                 arch::prefetch_at(&self.slot.servers, server as usize);
-                *stage = Stage::Known(record, direction);
+                records[place] = record;
+                directions[place] = direction;
             }
         }
-        for (place, (stage, flight)) in stages.iter().zip(&flights).enumerate().take(count) {
-            match *stage {
-                Stage::Known(record, direction) => self.established(io, place, flight, record, direction),
-                Stage::Keyed | Stage::Candidate(_) => self.unknown(io, place, flight, origin),
-                Stage::Other => self.other(io, place),
+        for place in 0..count {
+            let (packet, hash, record) = (&packets[place], hashes[place], records[place]);
+            if record != NONE {
+                self.established(io, place, packet, hash, record, directions[place]);
+            } else if keyed >> place & 1 != 0 {
+                self.unknown(io, place, &Flight::of(packet, hash), origin);
+            } else {
+                self.other(io, place);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed; // Session and counter rows have one writer, this slot.
 
-use packet::{Mac, Rewrite, ethernet, rewrite_v4, tcp as header, tcp_options};
+use packet::{Mac, Rewrite, V4, ethernet, rewrite_v4, tcp as header, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::neighbours::{Hop, Ip, ip4};
 use shm_layout::published::protocol;
@@ -22,18 +22,18 @@ impl SlotRunner {
         &mut self,
         io: &mut I,
         place: usize,
-        flight: &Flight,
+        packet: &V4,
+        hash: u64,
         index: u32,
         direction: Direction,
     ) {
-        let packet = &flight.packet;
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
         let flags = row.flags.load(Relaxed);
         if flags & flag::INDEXED == 0 {
             // Ended by an earlier packet of this burst.
-            return self.unknown(io, place, flight, Origin::Port);
+            return self.unknown(io, place, &Flight::of(packet, hash), Origin::Port);
         }
         if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
@@ -53,14 +53,14 @@ impl SlotRunner {
                 Step::Reopen => {
                     self.sessions.close(index);
                     self.counts.add(Flow::Ended, 1);
-                    return self.begin(io, place, flight);
+                    return self.begin(io, place, &Flight::of(packet, hash));
                 }
             }
         }
         #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
         row.last_seen.store(self.now_ms as u32, Relaxed);
         self.count(row, direction, u64::from(packet.total_len));
-        self.forward(io, place, flight, index, direction, shift);
+        self.forward(io, place, packet, index, direction, shift);
     }
 
     /// Counts a packet for the session's server.
@@ -81,7 +81,7 @@ impl SlotRunner {
         &mut self,
         io: &mut I,
         place: usize,
-        flight: &Flight,
+        packet: &V4,
         index: u32,
         direction: Direction,
         shift: u32,
@@ -114,13 +114,13 @@ impl SlotRunner {
         let hop = self.shared.neighbours.hop(hop_row);
         let usable = hop_row != 0 && hop.resolved() && hop.tag() == hop_tag && hop.port() == self.port.number;
         let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
-        rewrite_v4(frame, &flight.packet, &rewrite);
+        rewrite_v4(frame, packet, &rewrite);
         // SACK blocks of the server name the client's numbers as the server knows them.
-        let options = usize::from(flight.packet.payload) > usize::from(flight.packet.l4) + header::HEADER;
-        if options && direction == Direction::Server && flight.packet.proto == protocol::TCP {
-            tcp_options::shift_sack(frame, &flight.packet, shift);
+        let options = usize::from(packet.payload) > usize::from(packet.l4) + header::HEADER;
+        if options && direction == Direction::Server && packet.proto == protocol::TCP {
+            tcp_options::shift_sack(frame, packet, shift);
         }
-        let ip_len = u32::from(flight.packet.total_len);
+        let ip_len = u32::from(packet.total_len);
         if usable && ip_len <= self.port.mtu {
             ethernet::set_addresses(frame, Mac(hop.mac()), self.port.mac);
             if !io.send(place) {
