@@ -28,10 +28,10 @@ impl SlotRunner {
         let packet = &flight.packet;
         let published = &self.shared.published;
         if published.is_vip(generation, ip4(packet.dst)) {
-            return self.to_vip(io, place, flight, origin);
+            return self.at_vip(io, place, flight, origin);
         }
         if published.find_local(generation, ip4(packet.dst)).is_some() {
-            return self.to_local(io, place, flight, origin);
+            return self.at_local(io, place, flight, origin);
         }
         if self.is_port_address(packet.dst) {
             return self.refuse(io, place, DropReason::NoKernelInterface);
@@ -39,7 +39,7 @@ impl SlotRunner {
         self.refuse(io, place, DropReason::NotForUs);
     }
 
-    fn to_vip<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
+    fn at_vip<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         let packet = &flight.packet;
         if packet.proto == protocol::UDP {
             return self.begin(io, place, flight);
@@ -53,7 +53,7 @@ impl SlotRunner {
     }
 
     /// A reply that no session of this slot expects: the owner of its port is known.
-    fn to_local<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
+    fn at_local<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         let owner = owner_slot(flight.packet.dport, self.shared.slot_count());
         if owner != self.number && origin == Origin::Port {
             return self.pass_on(io, place, owner, RecordKind::Redirect);
