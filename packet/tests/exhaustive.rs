@@ -157,32 +157,52 @@ fn every_ihl_offset_length() {
     assert!([1, 6, 17, 47].iter().all(|&proto| seen.contains_key(&Ok(proto))));
 }
 
+fn udp(options: &[u8], payload: usize) -> Vec<u8> {
+    let mut frame = common::ethernet(0x0800, 0);
+    frame.extend(common::ipv4(1, 2, 64, 17, options, 8 + payload));
+    frame.extend(common::udp((1, 2), (3, 4), &vec![0; payload]));
+    frame
+}
+
+/// Short frames and those with options go header by header, long ones through one window.
+const SHAPES: [(&[u8], usize); 3] = [(&[], 4), (&[], 40), (&[1, 1, 1, 0], 40)];
+
 #[test]
-fn versions_flags_and_checksums() {
-    for (at, change, error) in [
-        (14, 0x20, ParseError::BadVersion), // 0x65
-        (14, 0x50, ParseError::BadVersion), // 0x15
-        (20, 0x20, ParseError::Fragment),
+fn versions_and_fragments() {
+    let changes = [
+        (14, 0x20, ParseError::BadVersion), // 6
+        (14, 0x50, ParseError::BadVersion), // 1
+        (20, 0x20, ParseError::Fragment),   // MF
+        (20, 0x10, ParseError::Fragment),
         (20, 0x01, ParseError::Fragment),
         (21, 0x01, ParseError::Fragment),
-    ] {
-        let mut frame = common::ethernet(0x0800, 0);
-        frame.extend(common::ipv4(1, 2, 64, 17, &[], 12));
-        frame.extend(common::udp((1, 2), (3, 4), &[0; 4]));
-        assert!(classify(&frame).is_ok());
+    ];
+    for ((options, payload), (at, change, error)) in SHAPES.iter().flat_map(|s| changes.map(|c| (*s, c))) {
+        let mut frame = udp(options, payload);
+        assert!(matches!(classify(&frame), Ok(Parsed::L4(_))));
         frame[at] ^= change;
         fix_checksum(&mut frame, 14);
         assert_eq!(classify(&frame), Err(error), "byte {at} ^ {change:x}");
         assert_eq!(expected(&frame, 14).err(), Some(error));
+        // "Reserved" and DF are no fragments.
+        let mut frame = udp(options, payload);
+        frame[20] ^= 0xc0;
+        fix_checksum(&mut frame, 14);
+        assert!(matches!(classify(&frame), Ok(Parsed::L4(_))));
     }
-    // Each single wrong bit of the header is noticed, options included.
-    let mut frame = common::ethernet(0x0800, 0);
-    frame.extend(common::ipv4(1, 2, 64, 17, &[1, 1, 1, 0], 12));
-    frame.extend(common::udp((1, 2), (3, 4), &[0; 4]));
-    for bit in 14 * 8..(14 + 24) * 8 {
-        let mut bad = frame.clone();
-        bad[bit / 8] ^= 1 << (bit % 8);
-        assert!(classify(&bad).is_err(), "bit {bit}");
+}
+
+/// Each single wrong bit of the header is noticed, options included.
+#[test]
+fn header_checksum() {
+    for (options, payload) in SHAPES {
+        let frame = udp(options, payload);
+        for bit in 14 * 8..(34 + options.len()) * 8 {
+            let mut bad = frame.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let error = expected(&bad, 14).unwrap_err();
+            assert_eq!(classify(&bad), Err(error), "bit {bit}");
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Bytes as they stand in RFCs and on real wires.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
 mod common;
 
 use packet::arp::{self, Arp, ArpError, Operation};
