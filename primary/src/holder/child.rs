@@ -183,7 +183,8 @@ fn talk(run_dir: &Path, published: &Published) -> Result<(), links::LinkError> {
     let mut told = false;
     loop {
         // Relaxed: the generation read after it has its own Acquire.
-        if !told && published.root.control_pid.load(Ordering::Relaxed) == own
+        if !told
+            && published.root.control_pid.load(Ordering::Relaxed) == own
             && let Some(generation) = published.current()
         {
             link.send(ControlSays::Ready { generation: generation.number })?;

@@ -26,6 +26,7 @@ mod segments;
 mod tests;
 mod workers;
 
+use crate::control::PORT_STATS;
 use child::Control;
 use error::HolderError;
 use plan::HolderPlan;
@@ -38,8 +39,6 @@ use workers::Workers;
 const TICK: Duration = Duration::from_millis(100);
 /// Time between two writings of the port statistics.
 const STATISTICS: Duration = Duration::from_secs(1);
-/// Where they lie, in the run directory.
-const STATISTICS_FILE: &str = "ports.json";
 /// Controls that may end without having published before the start is given up.
 const FIRST_TRIES: u32 = 3;
 
@@ -88,9 +87,13 @@ fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<(), HolderEr
 
     let (tell, events) = mpsc::channel();
     let signals = tell.clone();
-    let mut watch = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(HolderError::file("watch", "signals"))?;
+    let mut watch =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(HolderError::file("watch", "signals"))?;
     let forward = move || watch.forever().all(|signal| signals.send(Event::Signal(signal)).is_ok());
-    std::thread::Builder::new().name("signals".into()).spawn(forward).map_err(HolderError::file("start", "a thread"))?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(forward)
+        .map_err(HolderError::file("start", "a thread"))?;
 
     // A fresh prefix: whatever still holds files of an earlier one is not disturbed.
     let prefix = format!("{}-{}", plan.file_prefix, std::process::id());
@@ -107,7 +110,7 @@ fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<(), HolderEr
     let _ = fs::remove_dir_all(plan.run_dir.join("dpdk").join(&prefix)); // EAL's files; nobody uses them now.
     preflight::remove_unlocked(&plan.eal_dir());
     preflight::empty(&ipc);
-    for name in [STATISTICS_FILE, child::FACTS_FILE] {
+    for name in [PORT_STATS, child::FACTS_FILE] {
         let _ = fs::remove_file(plan.run_dir.join(name)); // They tell of what is no more.
     }
     result
@@ -259,7 +262,7 @@ impl<'a> Holder<'a> {
     fn write_statistics(&self) {
         let stats: Vec<_> = self.ports.iter().map(HeldPort::stats).collect();
         let written = serde_json::to_vec(&stats).map_err(HolderError::from);
-        let written = written.and_then(|json| write_whole(&self.plan.run_dir.join(STATISTICS_FILE), &json));
+        let written = written.and_then(|json| write_whole(&self.plan.run_dir.join(PORT_STATS), &json));
         if let Err(error) = written {
             log::debug!("port statistics: {error}"); // Only `port list` misses them.
         }

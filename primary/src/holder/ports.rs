@@ -68,7 +68,13 @@ impl HeldPort {
             steering: if dpdk::tap::is_tap(&can.driver) { steering::DRIVER } else { steering::REDIRECT },
             driver: can.driver,
         };
-        log::info!("port {}: {} with {} queue pairs, MAC {}", wanted.name, facts.driver, wanted.slots, mac_text(facts.mac));
+        log::info!(
+            "port {}: {} with {} queue pairs, MAC {}",
+            wanted.name,
+            facts.driver,
+            wanted.slots,
+            mac_text(facts.mac)
+        );
         let pools = pools.into_iter().map(Pools).collect();
         Ok(Self { name: wanted.name.clone(), index, first_slot: wanted.first_slot, port, pools, facts })
     }

@@ -142,8 +142,10 @@ pub fn enough_pages(plan: &HolderPlan) -> Result<(), HolderError> {
         fs::read_to_string(path).ok().and_then(|t| t.trim().parse::<u64>().ok()).unwrap_or(0)
     };
     let mounted = is_mounted(&plan.mount());
-    let there = |name: &str| if mounted { fs::metadata(plan.tables_dir().join(name)).map_or(0, |m| m.size()) } else { 0 };
-    let tables: u64 = plan.geometry.files().map(|(name, bytes)| bytes.saturating_sub(there(&name)).div_ceil(PAGE)).sum();
+    let there =
+        |name: &str| if mounted { fs::metadata(plan.tables_dir().join(name)).map_or(0, |m| m.size()) } else { 0 };
+    let tables: u64 =
+        plan.geometry.files().map(|(name, bytes)| bytes.saturating_sub(there(&name)).div_ceil(PAGE)).sum();
     let (eal, free) = (plan.pages.eal_pages, number("free_hugepages").saturating_sub(number("resv_hugepages")));
     let needed = eal + tables;
     if needed > free {
