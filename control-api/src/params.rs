@@ -1,7 +1,6 @@
 //! What is asked. Unknown keys are refused, so that a mistyped filter does not mean "all".
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// Where a list goes on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,22 +66,28 @@ pub struct SessionKill {
     pub vip: Option<String>,
 }
 
-/// `service.add`: the keys of `[[service]]` (INTERFACE §4) with their defaults.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Keys with their values as a command line gives them, `[["scheduler", "wrr"], ["health.interval", "5s"]]`: words without
+/// quotes, inner keys dotted; an empty value takes the key back to its default.
+pub type Keys = Vec<(String, String)>;
+
+/// `service.add`: a new service, without servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceAdd {
-    /// The table, as in the file: `{"name": "web", "vip": "10.0.0.100:80", …}`.
-    pub service: Map<String, Value>,
+    /// Name.
+    pub service: String,
+    /// Keys of `[[service]]` (INTERFACE §4); at least `vip`.
+    pub keys: Keys,
 }
 
 /// `service.set`: keys that change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSet {
     /// Name.
     pub service: String,
-    /// Keys of `[[service]]` with their new values; tables (`timeouts`, `health`) are merged.
-    pub set: Map<String, Value>,
+    /// Keys of `[[service]]`.
+    pub keys: Keys,
 }
 
 /// `service.del`.
@@ -114,12 +119,9 @@ pub struct RsAdd {
     pub service: String,
     /// Its address.
     pub rs: String,
-    /// Its weight; absent: 1.
+    /// `weight`, `admin`; absent ones have their defaults.
     #[serde(default)]
-    pub weight: Option<u16>,
-    /// `enabled`, `drain`, `disabled`; absent: `enabled`.
-    #[serde(default)]
-    pub admin: Option<String>,
+    pub keys: Keys,
 }
 
 /// `rs.set`.
@@ -130,12 +132,8 @@ pub struct RsSet {
     pub service: String,
     /// Its address.
     pub rs: String,
-    /// New weight; 0: no new sessions.
-    #[serde(default)]
-    pub weight: Option<u16>,
-    /// New state.
-    #[serde(default)]
-    pub admin: Option<String>,
+    /// `weight`, `admin`.
+    pub keys: Keys,
 }
 
 /// `rs.del`.

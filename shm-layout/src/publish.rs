@@ -135,7 +135,11 @@ impl Publisher {
     }
 
     fn rebuild(&mut self) {
-        let Some(current) = self.tables.current() else { return };
+        let Some(current) = self.tables.current() else {
+            // Fresh, or a new holder took everything back: nobody reads.
+            self.tables.directories.iter().for_each(|d| d.head.generation.store(0, Relaxed));
+            return;
+        };
         let mut versions: HashMap<u32, Arc<Version>> = HashMap::new();
         let mut found: Vec<Held> = Vec::new();
         let tables = self.tables.clone();

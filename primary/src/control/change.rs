@@ -1,0 +1,249 @@
+//! Everything that changes the configuration: edits of services and servers, `config apply`; and the dry looks at it.
+
+use std::net::SocketAddr;
+
+use config::{Config, Edit, Report};
+use control_api::params::{
+    ConfigApply, ConfigSource, Keys, RsAdd, RsDel, RsName, RsSet, ServiceAdd, ServiceDel, ServiceSet,
+};
+use control_api::views::{Applied, Change, Changed, ConfigChecked, ConfigDiff};
+use control_api::{ApiError, Code};
+
+use super::core::{Author, Core};
+use super::register::EndNow;
+use crate::holder::geometry::table_bytes;
+
+/// A report as a refusal: the first error in front, all of them with it.
+pub fn refused(report: &Report) -> ApiError {
+    let of = |d: &config::Diagnostic| {
+        let error = ApiError::new(Code::Refused, d.message.clone()).code(d.code.clone());
+        ApiError { path: Some(d.path.clone()).filter(|p| !p.is_empty()), hint: d.hint.clone(), ..error }
+    };
+    let errors: Vec<ApiError> = report.diagnostics().filter(|d| d.level == config::Level::Error).map(of).collect();
+    let mut first = errors.first().cloned().unwrap_or_else(|| ApiError::new(Code::Refused, "refused"));
+    first.all = errors;
+    first.report = Some(report.to_string());
+    first
+}
+
+fn warnings(report: &Report) -> Vec<String> {
+    report.diagnostics().filter(|d| d.level == config::Level::Warning).map(ToString::to_string).collect()
+}
+
+fn address(text: &str) -> Result<SocketAddr, ApiError> {
+    text.parse().map_err(|_| {
+        let error = ApiError::new(Code::Refused, format!("\"{text}\" is not an address with a port"));
+        error.code(config::codes::BAD_ADDRESS).path("rs").hint("such as 10.0.0.21:8080")
+    })
+}
+
+fn edit(core: &mut Core, edit: &Edit, now: &EndNow, user: &str, summary: String) -> Result<Changed, ApiError> {
+    let before = core.config();
+    let (config, report) = before.edited(edit, core.machine.as_ref()).map_err(|report| refused(&report))?;
+    let id = |core: &Core| match edit {
+        Edit::RsAdd { service, rs, .. } | Edit::RsSet { service, rs, .. } => core
+            .entry
+            .register
+            .services
+            .iter()
+            .filter(|s| !s.removed && s.service.name.as_str() == service)
+            .flat_map(|s| &s.servers)
+            .find(|s| s.rs.address == *rs)
+            .map(|s| s.id),
+        _ => None,
+    };
+    let generation = if config == before && now.what.is_none() {
+        core.entry.generation // Nothing to do is done.
+    } else {
+        core.change(&config, None, now, Author { user: user.into(), summary })?
+    };
+    Ok(Changed { generation, id: id(core), warnings: warnings(&report) })
+}
+
+fn words(keys: &Keys) -> String {
+    keys.iter().map(|(k, v)| format!(" {k}={v}")).collect()
+}
+
+/// `service.add`.
+///
+/// # Errors
+/// Refused by validation, or it cannot be published; as all of these.
+pub fn service_add(core: &mut Core, p: ServiceAdd, user: &str) -> Result<Changed, ApiError> {
+    let summary = format!("service add {}{}", p.service, words(&p.keys));
+    edit(core, &Edit::ServiceAdd { service: p.service, keys: p.keys }, &EndNow::default(), user, summary)
+}
+
+/// `service.set`.
+///
+/// # Errors
+/// As [`service_add`].
+pub fn service_set(core: &mut Core, p: ServiceSet, user: &str) -> Result<Changed, ApiError> {
+    let summary = format!("service set {}{}", p.service, words(&p.keys));
+    edit(core, &Edit::ServiceSet { service: p.service, keys: p.keys }, &EndNow::default(), user, summary)
+}
+
+/// `service.del`. With `now`, also of one that is deleted already and waits for its sessions.
+///
+/// # Errors
+/// As [`service_add`].
+pub fn service_del(core: &mut Core, p: ServiceDel, user: &str) -> Result<Changed, ApiError> {
+    let end = EndNow { what: p.now.then(|| (p.service.clone(), None)) };
+    let summary = format!("service del {}{}", p.service, if p.now { " --now" } else { "" });
+    let waits = core.entry.register.services.iter().any(|s| s.removed && s.service.name.as_str() == p.service);
+    if p.now && waits && core.config().service(&p.service).is_none() {
+        return end_now(core, &end, user, summary);
+    }
+    edit(core, &Edit::ServiceDel { service: p.service }, &end, user, summary)
+}
+
+fn end_now(core: &mut Core, end: &EndNow, user: &str, summary: String) -> Result<Changed, ApiError> {
+    let config = core.config();
+    let generation = core.change(&config, None, end, Author { user: user.into(), summary })?;
+    Ok(Changed { generation, id: None, warnings: Vec::new() })
+}
+
+/// `rs.add`.
+///
+/// # Errors
+/// As [`service_add`].
+pub fn rs_add(core: &mut Core, p: RsAdd, user: &str) -> Result<Changed, ApiError> {
+    let rs = address(&p.rs)?;
+    let summary = format!("rs add {} {rs}{}", p.service, words(&p.keys));
+    edit(core, &Edit::RsAdd { service: p.service, rs, keys: p.keys }, &EndNow::default(), user, summary)
+}
+
+/// `rs.set`.
+///
+/// # Errors
+/// As [`service_add`].
+pub fn rs_set(core: &mut Core, p: RsSet, user: &str) -> Result<Changed, ApiError> {
+    let rs = address(&p.rs)?;
+    let summary = format!("rs set {} {rs}{}", p.service, words(&p.keys));
+    edit(core, &Edit::RsSet { service: p.service, rs, keys: p.keys }, &EndNow::default(), user, summary)
+}
+
+/// `rs.del`. With `now`, also of one that is deleted already and waits for its sessions.
+///
+/// # Errors
+/// As [`service_add`].
+pub fn rs_del(core: &mut Core, p: RsDel, user: &str) -> Result<Changed, ApiError> {
+    let rs = address(&p.rs)?;
+    let end = EndNow { what: p.now.then(|| (p.service.clone(), Some(rs))) };
+    let summary = format!("rs del {} {rs}{}", p.service, if p.now { " --now" } else { "" });
+    let of = |s: &&super::register::ServiceEntry| s.service.name.as_str() == p.service;
+    let mut servers = core.entry.register.services.iter().filter(of).flat_map(|s| &s.servers);
+    let waits = servers.any(|s| s.rs.address == rs && s.removal != super::register::Removal::Present);
+    if p.now && waits {
+        return end_now(core, &end, user, summary);
+    }
+    edit(core, &Edit::RsDel { service: p.service, rs }, &end, user, summary)
+}
+
+/// `rs.enable`, `rs.drain`, `rs.disable`.
+///
+/// # Errors
+/// As [`service_add`].
+pub fn rs_admin(core: &mut Core, p: RsName, admin: &str, user: &str) -> Result<Changed, ApiError> {
+    let rs = address(&p.rs)?;
+    let summary = format!("rs {admin} {} {rs}", p.service);
+    let keys = vec![("admin".to_owned(), admin.to_owned())];
+    edit(core, &Edit::RsSet { service: p.service, rs, keys }, &EndNow::default(), user, summary)
+}
+
+/// A file's configuration as it would be in force, and as it stands in the file.
+struct Read {
+    config: Config,
+    file: Config,
+    digest: String,
+    report: Report,
+}
+
+fn read(core: &Core, file: &str, text: &str) -> Result<Read, ApiError> {
+    let loaded = config::load_text(file, text, core.machine.as_ref()).map_err(|report| refused(&report))?;
+    let mut file = loaded.config;
+    file.fix_slots(Some(&core.entry.skeleton));
+    let mut config = file.clone();
+    core.entry.register.keep_admin(&mut config);
+    Ok(Read { config, file, digest: loaded.source_digest, report: loaded.warnings })
+}
+
+fn changes(core: &Core, config: &Config) -> Vec<Change> {
+    let view = |c: config::Change| Change { path: path(&c), text: c.to_string(), needs_restart: c.needs_restart() };
+    config::diff(&core.config(), config).into_iter().map(view).collect()
+}
+
+/// What a change is about.
+fn path(change: &config::Change) -> String {
+    use config::Change as C;
+    match change {
+        C::ServiceAdded { service, .. } | C::ServiceRemoved { service } => format!("service {service}"),
+        C::ServiceSet { service, key, .. } => format!("service {service}: {key}"),
+        C::RsAdded { service, rs, .. }
+        | C::RsRemoved { service, rs }
+        | C::RsWeight { service, rs, .. }
+        | C::RsAdmin { service, rs, .. } => format!("service {service}: rs {rs}"),
+        C::LaddrAdded { laddr } | C::LaddrRemoved { laddr } => format!("laddr {}", laddr.address),
+        C::Healthcheck { key, .. } => format!("healthcheck: {key}"),
+        C::NeedsRestart { path, .. } => path.clone(),
+    }
+}
+
+/// `config.check`.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn check(core: &Core, source: &ConfigSource, text: &str) -> Result<ConfigChecked, ApiError> {
+    let Read { file, report, .. } = read(core, &source.file, text)?;
+    Ok(ConfigChecked {
+        services: file.services.len() as u64,
+        real_servers: file.services.iter().map(|s| s.rs.len() as u64).sum(),
+        hugepages: config::hugepages_needed(&file, table_bytes).total(),
+        warnings: warnings(&report),
+    })
+}
+
+/// `config.diff`.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn diff(core: &Core, source: &ConfigSource, text: &str) -> Result<ConfigDiff, ApiError> {
+    let read = read(core, &source.file, text)?;
+    Ok(ConfigDiff { changes: changes(core, &read.config) })
+}
+
+/// `config.apply`.
+///
+/// # Errors
+/// Everything that is wrong; changes that need a restart; it cannot be published. Nothing is changed then.
+pub fn apply(core: &mut Core, p: &ConfigApply, text: &str, user: &str) -> Result<Applied, ApiError> {
+    let read = read(core, &p.file, text)?;
+    let changes = changes(core, &read.config);
+    let blocking: Vec<ApiError> = changes
+        .iter()
+        .filter(|c| c.needs_restart)
+        .map(|c| ApiError::new(Code::NeedsRestart, c.text.clone()).path(c.path.clone()))
+        .collect();
+    if let Some(first) = blocking.first() {
+        let message = format!("{} of the changes need a restart: {}", blocking.len(), first.message);
+        let mut error =
+            ApiError::new(Code::NeedsRestart, message).hint("restart lb.target with this file, or undo these changes");
+        error.path.clone_from(&first.path);
+        error.all = blocking;
+        return Err(error);
+    }
+    let warnings = warnings(&read.report);
+    if p.dry_run {
+        return Ok(Applied { generation: core.entry.generation, changes, dry_run: true, warnings });
+    }
+    // Applied from the configuration file itself: this generation descends from it, and outlives a restart.
+    let on_disk = std::fs::read(&core.config_path).map(|bytes| config::digest(&bytes)).ok();
+    let digest = on_disk.filter(|d| *d == read.digest).unwrap_or_else(|| core.entry.file_digest.clone());
+    let generation = if changes.is_empty() && read.config == core.config() {
+        core.adopt_digest(digest)?;
+        core.entry.generation
+    } else {
+        let author = Author { user: user.into(), summary: format!("apply {}: {} changes", p.file, changes.len()) };
+        core.change(&read.config, Some((&read.file, digest)), &EndNow::default(), author)?
+    };
+    Ok(Applied { generation, changes, dry_run: false, warnings })
+}

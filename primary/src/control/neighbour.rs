@@ -1,0 +1,441 @@
+//! Next hops: who is asked when, what is believed, which rows are taken back. Pure: time and frames come and go as
+//! arguments; `rings` moves them.
+//!
+//! Asked are the configured (gateways and servers on connected networks, always kept fresh) and whom workers need.
+//! Believed are answers to questions, from the address asked, to us. Whatever else a configured neighbour says about its
+//! MAC makes us ask: the answer counts (RFC 5227's caution, and what keeps a forged announcement from being believed).
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use packet::Mac;
+use packet::arp::{self, Operation};
+use packet::ethernet;
+use shm_layout::learn::Learner;
+use shm_layout::neighbours::{Hop, Ip, ip4, neighbour_state as state, to_std};
+
+/// How long an answer counts, ms.
+pub const REACHABLE_MS: u64 = 30_000;
+/// Waits after each question of somebody unknown, ms; after the last it has failed.
+const FIRST_WAITS: [u64; 5] = [50, 200, 1000, 1000, 1000];
+/// Questions to somebody known before it has failed; one a second.
+const PROBES: u32 = 4;
+/// Pause before a configured neighbour that failed is asked again, ms.
+const RETRY_MS: u64 = 2000;
+/// Questions to the unknown under way at once; further ones wait for a worker to ask again.
+const OUTSTANDING: usize = 256;
+/// When no worker could send it, a question is tried again after this, ms.
+const NO_SENDER_MS: u64 = 100;
+
+/// A port as far as neighbours are concerned.
+#[derive(Debug, Clone)]
+pub struct PortNet {
+    /// Its MAC.
+    pub mac: Mac,
+    /// Tag of its frames, 0 none.
+    pub vlan: u16,
+    /// IPv4 addresses with prefix lengths.
+    pub addresses: Vec<(u32, u8)>,
+    /// Gateways, IPv4.
+    pub gateways: Vec<u32>,
+}
+
+impl PortNet {
+    fn source_for(&self, target: u32) -> Option<u32> {
+        let covering = self.addresses.iter().find(|(own, prefix)| same_network(*own, target, *prefix));
+        covering.or_else(|| self.addresses.first()).map(|(own, _)| *own)
+    }
+    /// May `target` be a neighbour here?
+    fn on_link(&self, target: u32) -> bool {
+        let ours = self.addresses.iter().any(|(own, _)| *own == target);
+        let connected = self.addresses.iter().any(|(own, prefix)| same_network(*own, target, *prefix));
+        !ours && (connected || self.gateways.contains(&target))
+    }
+}
+
+fn same_network(a: u32, b: u32, prefix: u8) -> bool {
+    (a ^ b).leading_zeros() >= u32::from(prefix)
+}
+
+/// A question to be sent on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Port.
+    pub port: u8,
+    /// The frame.
+    pub frame: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    ip: u32,
+    port: u8,
+    pinned: bool,
+    tries: u32,
+    next_ms: u64,
+    /// A worker asked for it, or it came into the configuration.
+    wanted_ms: u64,
+    /// A question is out: the next answer is believed.
+    asked: bool,
+}
+
+/// All neighbours.
+#[derive(Debug)]
+pub struct Neighbourhood {
+    learner: Learner,
+    ports: Vec<PortNet>,
+    entries: HashMap<u16, Entry>,
+    due: BTreeSet<(u64, u16)>,
+    keep_ms: u64,
+}
+
+impl Neighbourhood {
+    /// Takes over the table; rows of an earlier control stay and are confirmed again in their time. `keep_ms`: rows
+    /// nobody asks for are kept at least so long (the longest session timeout).
+    #[must_use]
+    pub fn new(learner: Learner, ports: Vec<PortNet>, keep_ms: u64, now_ms: u64) -> Self {
+        let mut this = Self { learner, ports, entries: HashMap::new(), due: BTreeSet::new(), keep_ms };
+        let table = this.learner.table().clone();
+        for (number, row) in (0_u16..).zip(table.rows.iter()).skip(1) {
+            let r = std::sync::atomic::Ordering::Relaxed;
+            if row.state.load(r) == state::FREE {
+                continue;
+            }
+            let port = Hop(row.hop.load(r)).port();
+            let address = to_std([row.ip[0].load(r), row.ip[1].load(r)]);
+            let std::net::IpAddr::V4(ip) = address else { continue };
+            let confirmed = row.confirmed_ms.load(r);
+            let next_ms = if confirmed == 0 { now_ms } else { confirmed + REACHABLE_MS };
+            let entry =
+                Entry { ip: ip.to_bits(), port, pinned: false, tries: 0, next_ms, wanted_ms: now_ms, asked: false };
+            this.due.insert((next_ms, number));
+            this.entries.insert(number, entry);
+        }
+        this
+    }
+
+    /// Are answers awaited? (Then the rings are looked at more often.)
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        self.entries.values().any(|e| e.asked)
+    }
+
+    /// The configured neighbours: `(address, port)`. Others lose the privilege, not their rows.
+    pub fn pin(&mut self, wanted: &HashSet<(u32, u8)>, keep_ms: u64, now_ms: u64) {
+        self.keep_ms = keep_ms;
+        for entry in self.entries.values_mut() {
+            if entry.pinned && !wanted.contains(&(entry.ip, entry.port)) {
+                (entry.pinned, entry.wanted_ms) = (false, now_ms);
+            }
+        }
+        for (ip, port) in wanted {
+            if let Some(number) = self.want(*ip, *port, now_ms)
+                && let Some(entry) = self.entries.get_mut(&number)
+            {
+                entry.pinned = true;
+            }
+        }
+    }
+
+    /// A worker needs `ip` behind `port`.
+    pub fn requested(&mut self, ip: u32, port: u8, now_ms: u64) {
+        let on_link = self.ports.get(usize::from(port)).is_some_and(|p| p.on_link(ip));
+        let known = self.learner.table().find(ip4(ip), port).is_some();
+        if on_link && (known || self.unknown() < OUTSTANDING) {
+            self.want(ip, port, now_ms);
+        }
+    }
+
+    fn unknown(&self) -> usize {
+        self.entries.values().filter(|e| e.asked && !e.pinned).count()
+    }
+
+    fn want(&mut self, ip: u32, port: u8, now_ms: u64) -> Option<u16> {
+        let number = match self.row(ip4(ip), port, now_ms) {
+            Ok(number) => number,
+            Err(error) => {
+                log::warn!("neighbour {} on port {port}: {error}", std::net::Ipv4Addr::from_bits(ip));
+                return None;
+            }
+        };
+        let resolved = self.learner.table().hop(number).resolved();
+        match self.entries.get_mut(&number) {
+            Some(entry) => {
+                entry.wanted_ms = now_ms;
+                // It failed, and is asked for again: at once, if the last question is a second old.
+                if !resolved && !entry.asked && !entry.pinned && entry.next_ms > now_ms + 1000 {
+                    entry.tries = 0;
+                    self.schedule(number, now_ms);
+                }
+            }
+            None => {
+                let entry =
+                    Entry { ip, port, pinned: false, tries: 0, next_ms: now_ms, wanted_ms: now_ms, asked: false };
+                self.entries.insert(number, entry);
+                self.due.insert((now_ms, number));
+            }
+        }
+        Some(number)
+    }
+
+    /// A row, if need be that of the neighbour nobody asked for longest.
+    fn row(&mut self, ip: Ip, port: u8, now_ms: u64) -> Result<u16, shm_layout::learn::LearnError> {
+        match self.learner.row(ip, port) {
+            Ok(number) => Ok(number),
+            Err(error) => {
+                let stale = |e: &Entry| !e.pinned && e.wanted_ms + self.keep_ms < now_ms;
+                let entries = self.entries.iter().filter(|(_, e)| stale(e));
+                let oldest = entries.min_by_key(|(_, e)| e.wanted_ms).map(|(number, _)| *number);
+                self.forget(oldest.ok_or(error)?);
+                self.learner.row(ip, port)
+            }
+        }
+    }
+
+    fn forget(&mut self, number: u16) {
+        if let Some(entry) = self.entries.remove(&number) {
+            self.due.remove(&(entry.next_ms, number));
+            self.learner.forget(number);
+        }
+    }
+
+    fn schedule(&mut self, number: u16, at_ms: u64) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            self.due.remove(&(entry.next_ms, number));
+            entry.next_ms = at_ms;
+            self.due.insert((at_ms, number));
+        }
+    }
+
+    /// What is due: questions go to `send`, which says whether a worker took them. At most a burst of 64 per call.
+    pub fn step(&mut self, now_ms: u64, mut send: impl FnMut(&Question) -> bool) {
+        for _ in 0..64 {
+            let Some((at, number)) = self.due.first().copied().filter(|(at, _)| *at <= now_ms) else { return };
+            debug_assert!(at <= now_ms);
+            let next = self.due_now(number, now_ms, &mut send);
+            match next {
+                Some(next) => self.schedule(number, next),
+                None => self.forget(number),
+            }
+        }
+    }
+
+    /// Handles one neighbour whose time has come; when to look at it again, `None`: never.
+    fn due_now(&mut self, number: u16, now_ms: u64, send: &mut impl FnMut(&Question) -> bool) -> Option<u64> {
+        let known = self.learner.table().hop(number);
+        let entry = self.entries.get_mut(&number)?;
+        let waits = if known.resolved() { PROBES as usize } else { FIRST_WAITS.len() };
+        if entry.tries as usize >= waits {
+            // No answer to the last question.
+            (entry.tries, entry.asked) = (0, false);
+            self.learner.fail(number);
+            if entry.pinned {
+                return Some(now_ms + RETRY_MS);
+            }
+            return (entry.wanted_ms + self.keep_ms > now_ms).then_some(now_ms + self.keep_ms);
+        }
+        let unicast = (known.resolved() && entry.tries == 0).then(|| Mac(known.mac()));
+        let question = self.ports.get(usize::from(entry.port)).and_then(|p| question(p, entry, unicast))?;
+        if !entry.pinned && entry.tries == 0 && entry.wanted_ms + self.keep_ms < now_ms {
+            return None; // Nobody asked for it for longer than any session lives.
+        }
+        if !send(&question) {
+            return Some(now_ms + NO_SENDER_MS);
+        }
+        let wait = if known.resolved() { 1000 } else { FIRST_WAITS[entry.tries as usize] };
+        entry.tries += 1;
+        entry.asked = true;
+        self.learner.asked(number, if known.resolved() { state::PROBING } else { state::INCOMPLETE }, now_ms);
+        Some(now_ms + wait)
+    }
+
+    /// A frame a worker took for control: an ARP answer or announcement that came in by `port`.
+    pub fn heard(&mut self, port: u8, frame: &[u8], now_ms: u64) {
+        let Some(net) = self.ports.get(usize::from(port)) else { return };
+        let Some(payload) = arp_payload(frame) else { return };
+        let Ok(message) = arp::parse(payload) else { return };
+        let Some((number, hop)) = self.learner.table().find(ip4(message.sender_ip), port) else { return };
+        let Some(entry) = self.entries.get_mut(&number) else { return };
+        let to_us = message.operation == Operation::Reply && message.target_mac == net.mac;
+        if entry.asked && to_us {
+            (entry.asked, entry.tries) = (false, 0);
+            self.learner.confirm(number, message.sender_mac.0, now_ms);
+            // Spread, so that neighbours learned together are not asked again together.
+            let spread = u64::from(number) * 37 % 3000;
+            self.schedule(number, now_ms + REACHABLE_MS - spread);
+        } else if entry.pinned && !entry.asked && hop.mac() != message.sender_mac.0 {
+            // A configured neighbour seems to have moved, or come back: ask everybody, now.
+            entry.tries = u32::from(hop.resolved());
+            self.schedule(number, now_ms);
+        }
+    }
+}
+
+fn question(port: &PortNet, entry: &Entry, to: Option<Mac>) -> Option<Question> {
+    let mut frame = [0; 64];
+    let source = port.source_for(entry.ip)?;
+    let to = to.unwrap_or(Mac::BROADCAST);
+    let len = packet::build::arp_request(&mut frame, to, port.mac, source, entry.ip, port.vlan)?;
+    Some(Question { port: entry.port, frame: frame[..len].to_vec() })
+}
+
+/// What follows the Ethernet header, a tag included, when it is ARP.
+fn arp_payload(frame: &[u8]) -> Option<&[u8]> {
+    let kind = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    match kind(12)? {
+        ethernet::ARP => frame.get(ethernet::HEADER..),
+        ethernet::VLAN if kind(16)? == ethernet::ARP => frame.get(ethernet::TAGGED_HEADER..),
+        _ => None,
+    }
+}
+
+/// Neighbours a configuration names: gateways, and servers on connected networks; the rest is behind gateways.
+#[must_use]
+pub fn configured(config: &config::Config) -> HashSet<(u32, u8)> {
+    let v4 = |ip: std::net::IpAddr| if let std::net::IpAddr::V4(ip) = ip { Some(ip.to_bits()) } else { None };
+    let number = |port: usize| u8::try_from(port).ok();
+    let mut wanted = HashSet::new();
+    for (i, port) in config.ports.iter().enumerate() {
+        wanted.extend(port.gateways.iter().filter_map(|g| Some((v4(*g)?, number(i)?))));
+    }
+    let servers = config.services.iter().flat_map(|s| &s.rs).map(|rs| rs.address.ip());
+    wanted.extend(servers.filter_map(|ip| Some((v4(ip)?, number(config.connected(ip)?)?))));
+    wanted
+}
+
+/// The longest time a session may be idle, ms: nothing that it needs is taken back earlier.
+#[must_use]
+pub fn longest_timeout(config: &config::Config) -> u64 {
+    let of = |s: &config::Service| {
+        let t = &s.timeouts;
+        [t.syn_sent, t.syn_recv, t.established, t.fin_wait, t.close_wait, t.last_ack, t.time_wait, t.close, t.udp]
+            .map(config::Millis::get)
+            .into_iter()
+            .max()
+            .unwrap_or(0)
+    };
+    u64::from(config.services.iter().map(of).max().unwrap_or(0)).max(60_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use packet::arp::Arp;
+    use packet::build::Link;
+    use shm_layout::neighbours::Neighbours;
+    use std::sync::atomic::Ordering;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const PEER: Mac = Mac([2, 0, 0, 0, 0, 9]);
+    const GATEWAY: u32 = 0x0a00_0001;
+    const CLIENT: u32 = 0x0a00_0032;
+
+    fn neighbourhood(table: &Neighbours, now: u64) -> Neighbourhood {
+        let port = PortNet { mac: MAC, vlan: 0, addresses: vec![(0x0a00_0002, 24)], gateways: vec![GATEWAY] };
+        Neighbourhood::new(Learner::attach(table.clone()), vec![port], 60_000, now)
+    }
+
+    fn answer(operation: Operation, ip: u32, mac: Mac, to: Mac) -> Vec<u8> {
+        let message = Arp { operation, sender_mac: mac, sender_ip: ip, target_mac: to, target_ip: 0x0a00_0002 };
+        let mut frame = [0; 64];
+        let len = packet::build::arp(&mut frame, Link { dst: to, src: mac, vlan: 0 }, &message).unwrap();
+        frame[..len].to_vec()
+    }
+
+    /// Runs until `end`, ms by ms; the times of the questions and whether they were broadcast.
+    fn questions(n: &mut Neighbourhood, from: u64, end: u64) -> Vec<(u64, bool)> {
+        let mut asked = Vec::new();
+        for now in from..end {
+            n.step(now, |q| {
+                asked.push((now - from, q.frame[..6] == [0xff; 6]));
+                true
+            });
+        }
+        asked
+    }
+
+    #[test]
+    fn an_unknown_one_is_asked_quickly_then_fails_and_is_asked_again_on_request() {
+        let table = Neighbours::anonymous(64).unwrap();
+        let mut n = neighbourhood(&table, 0);
+        n.requested(CLIENT, 0, 1000);
+        assert!(questions(&mut n, 1000, 1001).len() == 1 && n.waiting());
+        let times: Vec<u64> = questions(&mut n, 1001, 6000).iter().map(|q| q.0 + 1).collect();
+        assert_eq!(times, [50, 250, 1250, 2250]);
+        let (row, hop) = table.find(ip4(CLIENT), 0).unwrap();
+        assert!(!hop.resolved() && !n.waiting());
+        assert_eq!(table.rows[usize::from(row)].state.load(Ordering::Relaxed), state::FAILED);
+        n.requested(CLIENT, 0, 7000);
+        assert_eq!(questions(&mut n, 7000, 7010).len(), 1);
+        n.heard(0, &answer(Operation::Reply, CLIENT, PEER, MAC), 7020);
+        assert_eq!(table.hop(row).mac(), PEER.0);
+        n.requested(0x0b00_0001, 0, 7030);
+        n.requested(0x0a00_0002, 0, 7030);
+        assert_eq!(table.head.used.load(Ordering::Relaxed), 1, "neither strangers' networks nor our own address");
+    }
+
+    #[test]
+    fn only_answers_to_questions_are_believed() {
+        let table = Neighbours::anonymous(64).unwrap();
+        let mut n = neighbourhood(&table, 0);
+        n.heard(0, &answer(Operation::Reply, CLIENT, PEER, MAC), 5);
+        assert!(table.find(ip4(CLIENT), 0).is_none(), "never asked");
+        n.pin(&HashSet::from([(GATEWAY, 0)]), 60_000, 10);
+        questions(&mut n, 10, 11);
+        n.heard(0, &answer(Operation::Reply, GATEWAY, PEER, PEER), 12);
+        n.heard(0, &answer(Operation::Request, GATEWAY, PEER, MAC), 12);
+        n.heard(1, &answer(Operation::Reply, GATEWAY, PEER, MAC), 12);
+        n.heard(0, &[0; 20], 12);
+        let (row, hop) = table.find(ip4(GATEWAY), 0).unwrap();
+        assert!(!hop.resolved(), "not to us, no answer, another port, nonsense");
+        n.heard(0, &answer(Operation::Reply, GATEWAY, PEER, MAC), 13);
+        assert!(table.hop(row).resolved());
+        // An announcement of another MAC: not believed, but the question goes to everybody at once.
+        let thief = Mac([2, 6, 6, 6, 6, 6]);
+        n.heard(0, &answer(Operation::Request, GATEWAY, thief, Mac::ZERO), 20);
+        assert_eq!(table.hop(row).mac(), PEER.0);
+        assert_eq!(questions(&mut n, 20, 22), [(0, true)]);
+        n.heard(0, &answer(Operation::Reply, GATEWAY, thief, MAC), 23);
+        assert_eq!(table.hop(row).mac(), thief.0, "the answer counts");
+    }
+
+    #[test]
+    fn the_known_are_asked_again_before_they_expire_and_kept_meanwhile() {
+        let table = Neighbours::anonymous(64).unwrap();
+        let mut n = neighbourhood(&table, 0);
+        n.pin(&HashSet::from([(GATEWAY, 0)]), 60_000, 0);
+        questions(&mut n, 0, 1);
+        n.heard(0, &answer(Operation::Reply, GATEWAY, PEER, MAC), 1);
+        let asked = questions(&mut n, 2, 31_000);
+        assert_eq!((asked.len(), asked[0].1), (2, false), "first the one who had it, then everybody");
+        let (row, hop) = table.find(ip4(GATEWAY), 0).unwrap();
+        assert!(hop.resolved(), "still used while it is being asked");
+        // Control restarts: the row is kept.
+        let mut n = neighbourhood(&table, 31_000);
+        n.pin(&HashSet::from([(GATEWAY, 0)]), 60_000, 31_000);
+        assert!(table.hop(row).resolved());
+        questions(&mut n, 31_000, 36_000);
+        assert!(!table.hop(row).resolved(), "four questions without an answer");
+        assert!(!questions(&mut n, 36_000, 40_000).is_empty(), "a configured one is asked again and again");
+        n.heard(0, &answer(Operation::Reply, GATEWAY, PEER, MAC), 40_001);
+        assert!(table.hop(row).resolved());
+    }
+
+    #[test]
+    fn without_a_worker_questions_wait_and_old_rows_go_when_room_is_needed() {
+        let table = Neighbours::anonymous(8).unwrap();
+        let mut n = neighbourhood(&table, 0);
+        n.requested(CLIENT, 0, 0);
+        for now in 0..5000 {
+            n.step(now, |_| false);
+        }
+        assert_eq!(questions(&mut n, 5000, 5101).len(), 2, "not counted as tries");
+        let mut made = 0;
+        while table.head.used.load(Ordering::Relaxed) < 4 {
+            n.requested(CLIENT + 1 + made, 0, 5200);
+            made += 1;
+        }
+        // Nobody asks for them for longer than a session lives: rows come free by themselves.
+        questions(&mut n, 5200, 200_000);
+        assert_eq!(table.head.used.load(Ordering::Relaxed), 0);
+    }
+}

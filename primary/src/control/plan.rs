@@ -1,0 +1,177 @@
+//! From configuration and ids to what is published.
+
+use config::{Admin, Config, HealthKind, Mode, Panic, Scheduler, Service};
+use control_api::{ApiError, Code};
+use shm_layout::neighbours::from_std;
+use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, ServicePlan, SlotPlan};
+use shm_layout::published::{admin, local_flag, mode, port_flag, scheduler, service_flag};
+use shm_layout::session::{State, TIMEOUTS};
+
+use super::facts::PortFacts;
+use super::register::{Register, Removal, ServerEntry, ServiceEntry};
+
+/// What `register` comes to.
+///
+/// # Errors
+/// A mode or scheduler that the datapath does not have yet.
+pub fn plan(register: &Register) -> Result<Plan, ApiError> {
+    let local = |l: &super::register::LocalEntry| LocalPlan {
+        ip: from_std(l.address),
+        port: l.port.into(),
+        low: l.ports.first,
+        high: l.ports.last,
+        flags: if l.removed { local_flag::REMOVED } else { 0 },
+    };
+    Ok(Plan {
+        services: register.services.iter().map(service).collect::<Result<_, _>>()?,
+        locals: register.locals.iter().map(local).collect(),
+    })
+}
+
+fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
+    let service = &entry.service;
+    let not_yet = |key: &str, value: String| {
+        ApiError::new(Code::Refused, format!("{key} = \"{value}\" is not in this version"))
+            .code(config::codes::NOT_YET)
+            .path(format!("service {}: {key}", service.name))
+    };
+    let mode = match service.mode {
+        Mode::FullNat => mode::FULLNAT,
+        other => return Err(not_yet("mode", other.to_string())),
+    };
+    let scheduler = match service.scheduler {
+        Scheduler::Rr => scheduler::RR,
+        Scheduler::Wrr => scheduler::WRR,
+        Scheduler::Lc => scheduler::LC,
+        other => return Err(not_yet("scheduler", other.to_string())),
+    };
+    let panic = if service.panic == Panic::On { service_flag::PANIC } else { 0 };
+    Ok(ServicePlan {
+        index: entry.index,
+        id: entry.id,
+        vip: from_std(service.vip.ip()),
+        port: service.vip.port(),
+        protocol: service.protocol.number(),
+        mode,
+        scheduler,
+        flags: panic | if entry.removed { service_flag::REMOVED } else { 0 },
+        max_sessions: service.max_sessions,
+        check_interval_ms: if service.health.kind == HealthKind::None { 0 } else { service.health.interval.get() },
+        timeouts: timeouts(service),
+        name: service.name.to_string(),
+        members: entry.servers.iter().map(member).collect(),
+    })
+}
+
+fn member(entry: &ServerEntry) -> MemberPlan {
+    let admin = match (entry.removal, entry.rs.admin) {
+        (Removal::Now, _) => admin::REMOVED_NOW,
+        // Removed while its sessions were being ended: they still are.
+        (Removal::Drain, Admin::Disabled) => admin::REMOVED_NOW,
+        (Removal::Drain, _) => admin::REMOVED,
+        (Removal::Present, Admin::Enabled) => admin::ENABLED,
+        (Removal::Present, Admin::Drain) => admin::DRAIN,
+        (Removal::Present, Admin::Disabled) => admin::DISABLED,
+    };
+    MemberPlan {
+        id: entry.id,
+        tag: entry.tag,
+        ip: from_std(entry.rs.address.ip()),
+        port: entry.rs.address.port(),
+        weight: entry.rs.weight,
+        admin,
+    }
+}
+
+fn timeouts(service: &Service) -> [u32; TIMEOUTS] {
+    let t = &service.timeouts;
+    State::ALL.map(|state| match state {
+        State::Free => 0,
+        State::SynSent => t.syn_sent.get(),
+        State::SynRecv => t.syn_recv.get(),
+        State::Established => t.established.get(),
+        State::FinWait => t.fin_wait.get(),
+        State::CloseWait => t.close_wait.get(),
+        State::LastAck => t.last_ack.get(),
+        State::TimeWait => t.time_wait.get(),
+        State::Close => t.close.get(),
+        State::Udp => t.udp.get(),
+    })
+}
+
+/// Ports and slots: what the holder found, and the configuration. `facts`: one per configured port, in their order.
+#[must_use]
+pub fn node(config: &Config, facts: &[PortFacts]) -> (Vec<PortPlan>, Vec<SlotPlan>) {
+    let homes = config.slot_homes();
+    let first = |port: usize| homes.iter().position(|h| usize::from(h.port) == port).unwrap_or(0);
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let ports = config.ports.iter().zip(facts).enumerate();
+    let ports = ports.map(|(i, (configured, facts))| {
+        let slots = homes.iter().filter(|h| usize::from(h.port) == i).count();
+        port(configured, facts, number(first(i)), number(slots))
+    });
+    let slots = homes.iter().map(|home| SlotPlan {
+        port: home.port.into(),
+        queue: home.queue.into(),
+        zone: home.zone.into(),
+        cpu: home.cpu.into(),
+    });
+    (ports.collect(), slots.collect())
+}
+
+fn port(configured: &config::Port, facts: &PortFacts, first_slot: u32, slots: u32) -> PortPlan {
+    let flags = [
+        (facts.tx_ip_checksum, port_flag::TX_IP_CHECKSUM),
+        (facts.tx_l4_checksum, port_flag::TX_L4_CHECKSUM),
+        (facts.pipeline, port_flag::PIPELINE),
+        (configured.kernel.is_some(), port_flag::KERNEL),
+    ];
+    PortPlan {
+        device: facts.device,
+        first_slot,
+        slots,
+        mtu: configured.mtu.into(),
+        vlan: configured.vlan.into(),
+        flags: flags.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(),
+        steering: facts.steering,
+        mac: facts.mac,
+        addresses: configured
+            .addresses
+            .iter()
+            .map(|a| (from_std(a.address), if a.address.is_ipv4() { a.prefix + 96 } else { a.prefix }))
+            .collect(),
+        gateways: configured.gateways.iter().map(|g| from_std(*g)).collect(),
+        name: configured.name.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::register::{EndNow, tests::Fake};
+    use super::*;
+
+    #[test]
+    fn removal_and_admin_states_reach_the_tables() {
+        let mut config = crate::control::testing::config();
+        config.services[0].rs[1].admin = Admin::Drain;
+        let (counts, none) = (Fake::default(), EndNow::default());
+        let register = Register::default().next(&config, None, &none, &counts).unwrap();
+        let published = plan(&register).unwrap();
+        assert_eq!(
+            published.services[0].members.iter().map(|m| m.admin).collect::<Vec<_>>(),
+            [admin::ENABLED, admin::DRAIN]
+        );
+        assert_eq!(published.services[0].timeouts[State::Established as usize], 90_000);
+        assert_eq!(published.locals.len(), 4);
+        config.services[0].rs.remove(0);
+        let register = register.next(&config, None, &none, &counts).unwrap();
+        assert_eq!(plan(&register).unwrap().services[0].members[1].admin, admin::REMOVED);
+        let end = EndNow { what: Some((config.services[0].name.to_string(), None)) };
+        let gone = config.services.remove(0);
+        let register = register.next(&config, None, &end, &counts).unwrap();
+        let published = plan(&register).unwrap();
+        let service = published.services.iter().find(|s| s.name == gone.name.as_str()).unwrap();
+        assert!(service.flags & service_flag::REMOVED != 0);
+        assert!(service.members.iter().all(|m| m.admin == admin::REMOVED_NOW));
+    }
+}

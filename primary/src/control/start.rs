@@ -1,0 +1,130 @@
+//! Which configuration wins at start (DESIGN §5): if the file is unchanged since the journal's generation descended from
+//! it, the journal; else the file. `--from-file` forces the file.
+
+use std::path::Path;
+
+use config::{Config, Facts, Report, SystemFacts};
+
+use super::journal::{Entry, Journal};
+
+/// No configuration can be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The file is refused.
+    #[error("{0}")]
+    Refused(Box<Report>),
+    /// The file cannot be read.
+    #[error("error: cannot read {}: {source}; hint: name it with --config FILE", path.display())]
+    Unreadable {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// Exit status of the program: 4 refused by validation, 1 failed.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Refused(_) => 4,
+            Self::Unreadable { .. } => 1,
+        }
+    }
+}
+
+/// What was chosen.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The configuration to be in force.
+    pub config: Config,
+    /// The same as the file has it, when the file won.
+    pub file: Option<Config>,
+    /// Digest of the file.
+    pub digest: String,
+    /// The journal's newest generation.
+    pub entry: Option<Entry>,
+}
+
+/// The configuration an appliance starts with. Touches nothing.
+///
+/// # Errors
+/// The file cannot be read, or is refused.
+pub fn start_config(path: &Path, from_file: bool) -> Result<Config, StartError> {
+    choose(path, from_file, &SystemFacts::read()).map(|chosen| chosen.config)
+}
+
+/// As [`start_config`], with where it comes from.
+///
+/// # Errors
+/// As there.
+pub fn choose(path: &Path, from_file: bool, facts: &dyn Facts) -> Result<Chosen, StartError> {
+    let text = std::fs::read(path).map_err(|source| StartError::Unreadable { path: path.into(), source })?;
+    let digest = config::digest(&text);
+    let node = config::load_node(path).map_err(|report| StartError::Refused(Box::new(report)))?;
+    let entry = Journal::peek(&node.state_dir());
+    if let Some(entry) = entry.as_ref().filter(|e| e.file_digest == digest && !from_file) {
+        return Ok(Chosen { config: entry.config(), file: None, digest, entry: Some(entry.clone()) });
+    }
+    let loaded = config::load(path, facts).map_err(|report| StartError::Refused(Box::new(report)))?;
+    let mut file = loaded.config;
+    let before = entry.as_ref().map(Entry::config);
+    file.fix_slots(before.as_ref());
+    let mut config = file.clone();
+    if let Some(entry) = &entry {
+        entry.register.keep_admin(&mut config);
+    }
+    Ok(Chosen { config, file: Some(file), digest, entry })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::FORMAT;
+    use super::super::register::{EndNow, Register, tests::Fake};
+    use super::*;
+    use crate::control::testing::{Folder, TOML};
+    use config::AllFacts;
+
+    #[test]
+    fn the_journal_wins_until_the_file_changes() {
+        let folder = Folder::new("start");
+        let path = folder.path().join("lb.toml");
+        let state = format!("name = \"test\"\nstate_dir = \"{}\"", folder.path().display());
+        let text = TOML.replace("name = \"test\"", &state);
+        std::fs::write(&path, &text).unwrap();
+        let first = choose(&path, false, &AllFacts).unwrap();
+        assert!(first.file.is_some() && first.entry.is_none());
+        assert_eq!(first.config.ports[0].slots, Some(2));
+        // An edit was made: the journal has it, the file does not.
+        let mut edited = first.config.clone();
+        edited.services[0].rs.pop();
+        edited.services[0].rs[0].admin = config::Admin::Drain;
+        let register =
+            Register::default().next(&first.config, Some(&first.config), &EndNow::default(), &Fake::default());
+        let register = register.unwrap().next(&edited, None, &EndNow::default(), &Fake::default()).unwrap();
+        let entry = Entry {
+            format: FORMAT,
+            generation: 7,
+            time: 0,
+            user: "root".into(),
+            summary: String::new(),
+            file_digest: first.digest,
+            housekeeping: false,
+            skeleton: Config { services: Vec::new(), ..edited.clone() },
+            register,
+        };
+        Journal::open(folder.path()).unwrap().write(&entry).unwrap();
+        let second = choose(&path, false, &AllFacts).unwrap();
+        assert!(second.file.is_none() && second.config == edited);
+        let forced = choose(&path, true, &AllFacts).unwrap();
+        assert_eq!(forced.config.services[0].rs.len(), 2);
+        assert_eq!(forced.config.services[0].rs[0].admin, config::Admin::Drain, "the operator's word stays");
+        // Slots are those of the first start, also with another CPU; anything changed makes the file win.
+        std::fs::write(&path, text.replace("slots = 2\n", "").replace("cpus = [1]", "cpus = [1, 2]")).unwrap();
+        let third = choose(&path, false, &AllFacts).unwrap();
+        assert!(third.file.is_some() && third.config.ports[0].slots == Some(2));
+        std::fs::write(&path, "[node]\nname = \"test\"\nnonsense = 1\n").unwrap();
+        assert_eq!(choose(&path, false, &AllFacts).unwrap_err().exit_status(), 4);
+    }
+}

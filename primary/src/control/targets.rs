@@ -1,0 +1,150 @@
+//! The targets half of the health board: who is to be probed, and how.
+
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use config::{Health, HealthKind, RealServer, Service};
+use shm_layout::SegmentError;
+use shm_layout::board::{Board, ProfileRow, TEXT_BYTES, TargetRow, check};
+use shm_layout::neighbours::from_std;
+use shm_layout::published::store_name;
+
+use super::register::{Register, Removal};
+
+/// The writer of targets.
+#[derive(Debug)]
+pub struct Targets {
+    board: Board,
+}
+
+impl Targets {
+    /// Makes the board, or attaches to it; group of `run_dir`, mode 0660: the health-checker is another user there.
+    ///
+    /// # Errors
+    /// Shared memory cannot be had.
+    pub fn open(name: &str, run_dir: &Path, servers: u64, services: u64) -> Result<Self, SegmentError> {
+        let board = Board::create(name, servers, services)?;
+        if let Err(error) = share(&Board::path(name), run_dir) {
+            log::warn!("health board {name} stays ours alone: {error}; the health-checker must run as the same user");
+        }
+        Ok(Self { board })
+    }
+
+    /// On a board of the test's own.
+    #[cfg(test)]
+    pub fn on(board: Board) -> Self {
+        Self { board }
+    }
+
+    /// The board, for reading.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Writes the targets of a generation. Readers see an odd sequence meanwhile, and take all of them or none.
+    pub fn write(&self, register: &Register, generation: u64) {
+        let head = &self.board.head;
+        let sequence = head.targets_sequence.load(Relaxed) | 1; // Odd already if a writer died here.
+        head.targets_sequence.store(sequence, Release);
+        std::sync::atomic::fence(Release); // The rows below are not stored before the odd number.
+        let mut rows = self.board.targets.iter();
+        let mut count = 0_u64;
+        for entry in register.services.iter().filter(|s| !s.removed) {
+            let Some(kind) = kind(entry.service.health.kind) else { continue };
+            if let Some(row) = self.board.profiles.get(entry.index as usize) {
+                store_profile(row, &entry.service);
+            }
+            for server in entry.servers.iter().filter(|s| s.removal == Removal::Present) {
+                let Some(row) = rows.next() else { break };
+                row.id.store(server.id, Relaxed); // Relaxed, here and below: ordered by the sequence.
+                row.tag.store(server.tag, Relaxed);
+                row.profile.store(entry.index, Relaxed);
+                row.kind.store(kind, Relaxed);
+                store_target(row, &server.rs, &entry.service.health);
+                count += 1;
+            }
+        }
+        head.targets.store(count, Relaxed);
+        head.generation.store(generation, Relaxed);
+        head.targets_sequence.store(sequence + 1, Release);
+    }
+}
+
+/// Gives `path` to the group of `run_dir`.
+pub fn share(path: &Path, run_dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let group = std::fs::metadata(run_dir)?.gid();
+    std::os::unix::fs::chown(path, None, Some(group))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+}
+
+/// Kinds of check this version makes; others were refused by validation.
+const fn kind(kind: HealthKind) -> Option<u32> {
+    match kind {
+        HealthKind::Tcp => Some(check::TCP),
+        HealthKind::Http => Some(check::HTTP),
+        _ => None,
+    }
+}
+
+fn store_target(row: &TargetRow, rs: &RealServer, health: &Health) {
+    let ip = from_std(rs.address.ip());
+    row.ip[0].store(ip[0], Relaxed);
+    row.ip[1].store(ip[1], Relaxed);
+    row.port.store(health.port.unwrap_or(rs.address.port()).into(), Relaxed);
+    row.interval_ms.store(health.interval.get(), Relaxed);
+    row.fast_interval_ms.store(health.fast_interval.get(), Relaxed);
+    row.timeout_ms.store(health.timeout.get(), Relaxed);
+    row.rise_fall.store(u32::from(health.rise) << 16 | u32::from(health.fall), Relaxed);
+}
+
+fn store_profile(row: &ProfileRow, service: &Service) {
+    let health = &service.health;
+    let expect = match health.kind {
+        HealthKind::Http => Some(health.expect.as_deref().unwrap_or("200-399")),
+        _ => health.expect.as_deref(),
+    };
+    store_name(&row.service, service.name.as_str());
+    store_text(&row.path, health.path.as_deref().unwrap_or(if health.kind == HealthKind::Http { "/" } else { "" }));
+    store_text(&row.host, health.host.as_deref().unwrap_or(""));
+    store_text(&row.expect, expect.unwrap_or(""));
+    store_text(&row.send, health.send.as_deref().unwrap_or(""));
+}
+
+/// Stores a text, cut at [`TEXT_BYTES`]; validation refuses longer ones.
+fn store_text(to: &[AtomicU64], text: &str) {
+    let mut bytes = [0; TEXT_BYTES];
+    let len = text.len().min(TEXT_BYTES);
+    bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
+    for (word, chunk) in to.iter().zip(bytes.chunks_exact(8)) {
+        let mut value = [0; 8];
+        value.copy_from_slice(chunk);
+        word.store(u64::from_le_bytes(value), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::register::{EndNow, tests::Fake};
+    use super::*;
+
+    #[test]
+    fn checked_servers_become_targets_with_their_profile() {
+        let config = crate::control::testing::config();
+        let register = Register::default().next(&config, None, &EndNow::default(), &Fake::default()).unwrap();
+        let targets = Targets::on(Board::anonymous(64, 16).unwrap());
+        targets.write(&register, 3);
+        let board = targets.board();
+        let words = [&board.head.targets_sequence, &board.head.targets, &board.head.generation];
+        assert_eq!(words.map(|w| w.load(Relaxed)), [2, 2, 3]);
+        let row = &board.targets[1];
+        assert_eq!((row.id.load(Relaxed), row.tag.load(Relaxed), row.kind.load(Relaxed)), (1, 2, check::HTTP));
+        assert_eq!((row.interval_ms.load(Relaxed), row.rise_fall.load(Relaxed)), (500, 2 << 16 | 3));
+        assert_eq!((row.port.load(Relaxed), row.ip[1].load(Relaxed)), (8080, 0xffff_0a00_0016));
+        let profile = &board.profiles[row.profile.load(Relaxed) as usize];
+        let text: Vec<u8> = profile.path.iter().flat_map(|w| w.load(Relaxed).to_le_bytes()).collect();
+        assert!(text.starts_with(b"/up\0"));
+    }
+}
