@@ -88,6 +88,9 @@ impl SlotRunner {
         if !self.answers_for(packet.dst) {
             return self.refuse(io, place, DropReason::NotForUs);
         }
+        if !self.answerable(io, place, packet) {
+            return self.refuse(io, place, DropReason::BadSource);
+        }
         if !self.answers.allow(self.now_ms) {
             return self.refuse(io, place, DropReason::RateLimited);
         }
@@ -98,7 +101,19 @@ impl SlotRunner {
         self.send_back(io, place);
     }
 
+    /// Is there one station to answer to, on this slot's port? (Not a group, not ourselves: no reflection.)
+    fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
+        let Some(frame) = io.frame(place) else { return false };
+        let from = ethernet::src(frame);
+        ethernet::dst(frame) == Some(self.port.mac)
+            && from.is_some_and(|mac| mac.is_unicast() && mac != self.port.mac)
+            && self.generation.is_some_and(|generation| !self.bad_source(packet.src, generation))
+    }
+
     fn send_back<I: Io>(&mut self, io: &mut I, place: usize) {
+        if io.frame(place).is_none_or(|frame| frame.len() > self.port.mtu as usize + ethernet::TAGGED_HEADER) {
+            return self.refuse(io, place, DropReason::TooBig);
+        }
         if !io.send(place) {
             self.refuse(io, place, DropReason::TxFull);
         }
@@ -109,6 +124,7 @@ impl SlotRunner {
         let mut reset = [0; OWN_FRAME];
         let built = io.frame(place).and_then(|frame| build::tcp_rst(&mut reset, frame, &flight.packet));
         if let Some(len) = built
+            && self.answerable(io, place, &flight.packet)
             && self.answers.allow(self.now_ms)
         {
             self.originate(io, &reset[..len]);

@@ -21,8 +21,8 @@ impl SlotRunner {
     #[cold]
     pub(crate) fn unknown<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         // An earlier packet of the same burst may have begun it.
-        if let Some((index, direction)) = self.sessions.find_hashed(flight.key, flight.hash) {
-            return self.established(io, place, &flight.packet, flight.hash, index, direction);
+        if let Some(found) = self.sessions.find_hashed(flight.key, flight.hash) {
+            return self.established(io, place, &flight.packet, flight.hash, found, origin);
         }
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };
         let packet = &flight.packet;
@@ -99,8 +99,7 @@ impl SlotRunner {
         generation: Generation,
     ) -> Result<(u32, u32), DropReason> {
         let packet = &flight.packet;
-        let shared = std::sync::Arc::clone(&self.shared);
-        let published = &shared.published;
+        let published = &self.shared.published;
         if packet.ttl <= 1 {
             return Err(DropReason::TtlExpired);
         }
@@ -116,24 +115,26 @@ impl SlotRunner {
         if self.full(service, service_index) {
             return Err(DropReason::ServiceFull);
         }
-        let member = self.schedulers.pick(&shared, generation, service_index, service, self.now_ms);
+        let member = self.schedulers.pick(&self.shared, generation, service_index, service, self.now_ms);
         let member = member.map_err(|error| match error {
             Unschedulable::NoServer => DropReason::NoServer,
             Unschedulable::Damaged => DropReason::BadRecord,
         })?;
         #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
         let server = (member.ip[1].load(Relaxed) as u32, member.port.load(Relaxed));
-        let to_client = shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
-        let to_server = shared.next_hop(ip4(server.0)).ok_or(DropReason::NoRoute)?;
-        let local = self.pick_local(to_server.port, server, packet.proto).ok_or(DropReason::NoPort)?;
+        let (server_id, server_tag) = (member.id.load(Relaxed), member.tag.load(Relaxed));
         let tcp = packet.proto == protocol::TCP;
+        let state = if tcp { State::SynSent } else { State::Udp };
+        let timeout = service.timeouts.get(state as usize).map_or(0, |t| t.load(Relaxed));
+        let service_id = service.id.load(Relaxed);
+        let to_client = self.shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
+        let to_server = self.shared.next_hop(ip4(server.0)).ok_or(DropReason::NoRoute)?;
+        let local = self.pick_local(to_server.port, server, packet.proto).ok_or(DropReason::NoPort)?;
         let shift = if tcp { self.isn_shift(server, local, packet.seq) } else { 0 };
         if !to_client.hop.resolved() {
             // The answer will need it: asked for now, it is there when the answer comes.
             self.ask_neighbour(to_client.neighbour, to_client.port);
         }
-        let state = if tcp { State::SynSent } else { State::Udp };
-        let timeout = service.timeouts.get(state as usize).map_or(0, |t| t.load(Relaxed));
         let new = New {
             client_ip: packet.src,
             client_port: packet.sport,
@@ -149,13 +150,13 @@ impl SlotRunner {
             client_hop_tag: to_client.hop.tag(),
             server_hop: to_server.row,
             server_hop_tag: to_server.hop.tag(),
-            server_id: member.id.load(Relaxed),
-            server_tag: member.tag.load(Relaxed),
+            server_id,
+            server_tag,
             service: service_index,
-            service_id: service.id.load(Relaxed),
+            service_id,
             isn_shift: shift,
             end: [packet.seq.wrapping_add(packet.segment_len()), 0],
-            ack: [0, 0],
+            ack: [0, packet.seq.wrapping_add(1)], // What the server must acknowledge at least.
             now_ms: self.now_ms,
             timeout_ms: timeout,
         };
@@ -210,7 +211,7 @@ impl SlotRunner {
     }
 
     /// No host sends from there.
-    fn bad_source(&self, src: u32, generation: Generation) -> bool {
+    pub(crate) fn bad_source(&self, src: u32, generation: Generation) -> bool {
         !ipv4::is_source(src)
             || self.shared.published.is_vip(generation, ip4(src))
             || self.shared.published.find_local(generation, ip4(src)).is_some()

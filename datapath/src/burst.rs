@@ -50,6 +50,8 @@ impl SlotRunner {
         let mut directions = [Direction::Client; RX_BURST];
         let mut keyed = 0_u32;
         let mut bytes = 0;
+        // What a ring brings was judged by the slot that received it, perhaps on a port with another MAC and tag.
+        let judged = origin == Origin::Ring;
 
         for place in 0..count {
             io.prefetch(place);
@@ -58,8 +60,7 @@ impl SlotRunner {
             let Some(frame) = io.frame(place) else { continue };
             bytes += frame.len() as u64;
             if let Ok(Parsed::L4(packet)) = packet::classify(frame)
-                && packet.vlan == self.port.vlan
-                && ethernet::dst(frame) == Some(self.port.mac)
+                && (judged || packet.vlan == self.port.vlan && ethernet::dst(frame) == Some(self.port.mac))
             {
                 let hash = self.sessions.hash(key_of(&packet));
                 self.sessions.prefetch_bucket(hash);
@@ -92,7 +93,7 @@ impl SlotRunner {
         for place in 0..count {
             let (packet, hash, record) = (&packets[place], hashes[place], records[place]);
             if record != NONE {
-                self.established(io, place, packet, hash, record, directions[place]);
+                self.established(io, place, packet, hash, (record, directions[place]), origin);
             } else if keyed >> place & 1 != 0 {
                 self.unknown(io, place, &Flight::of(packet, hash), origin);
             } else {

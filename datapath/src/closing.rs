@@ -13,9 +13,19 @@ const MOST: usize = 1 << 16;
 /// Records looked at per burst.
 const PER_BURST: usize = 64;
 
+/// A session that is over.
+#[derive(Clone, Copy, Debug)]
+struct Over {
+    index: u32,
+    /// Since when as far as the list knows, ms, wrapping.
+    since: u32,
+}
+
 /// Sessions that are over, oldest first. Lives in the owner alone: after its death the wheel does the work, later.
+///
+/// A record in the list may have been reopened, or freed by the wheel and used anew: it is looked at before it is ended.
 #[derive(Debug)]
-pub struct Closing(VecDeque<u32>);
+pub struct Closing(VecDeque<Over>);
 
 impl Default for Closing {
     fn default() -> Self {
@@ -24,34 +34,44 @@ impl Default for Closing {
 }
 
 impl Closing {
-    /// Takes up a session that has just been closed by its peers. Returns the one to release now, if the list is full.
-    pub fn push(&mut self, index: u32) -> Option<u32> {
+    /// Takes up a session that has just been closed by its peers. Returns how many sessions ended: one when the list is
+    /// full.
+    pub fn push(&mut self, sessions: &mut SessionTable, index: u32, now_ms: u64) -> usize {
         let oldest = if self.0.len() == MOST { self.0.pop_front() } else { None };
-        self.0.push_back(index);
-        oldest
+        self.0.push_back(Over { index, since: wrapped(now_ms) });
+        let oldest = oldest.filter(|o| sessions.row(o.index).is_some_and(over));
+        usize::from(oldest.is_some_and(|o| sessions.close(o.index)))
     }
 
     /// Releases what is due at the head of the list; returns how many sessions ended.
     pub fn run(&mut self, sessions: &mut SessionTable, now_ms: u64, timeout: &impl Fn(&SessionRow) -> u32) -> usize {
         let mut ended = 0;
         for _ in 0..PER_BURST {
-            let Some(&index) = self.0.front() else { break };
-            match sessions.row(index) {
-                Some(row) if over(row) => {
-                    #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
-                    let idle = (now_ms as u32).wrapping_sub(row.last_seen.load(Relaxed));
-                    if idle < timeout(row) {
-                        break;
-                    }
-                    sessions.close(index);
-                    ended += 1;
+            let Some(&Over { index, since }) = self.0.front() else { break };
+            let mut later = None;
+            if let Some(row) = sessions.row(index).filter(|row| over(row)) {
+                let (now, most) = (wrapped(now_ms), timeout(row));
+                if now.wrapping_sub(since) < most {
+                    break;
                 }
-                _ => {} // Reopened, or released by the wheel meanwhile.
+                let seen = row.last_seen.load(Relaxed);
+                if now.wrapping_sub(seen) < most {
+                    // A packet came meanwhile. It goes to the back: one peer that does not stop sending holds up nobody.
+                    later = Some(Over { index, since: seen });
+                } else {
+                    ended += usize::from(sessions.close(index));
+                }
             }
             self.0.pop_front();
+            self.0.extend(later);
         }
         ended
     }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
+const fn wrapped(now_ms: u64) -> u32 {
+    now_ms as u32
 }
 
 fn over(row: &SessionRow) -> bool {

@@ -24,8 +24,8 @@ impl SlotRunner {
         place: usize,
         packet: &V4,
         hash: u64,
-        index: u32,
-        direction: Direction,
+        (index, direction): (u32, Direction),
+        origin: Origin,
     ) {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
@@ -33,22 +33,22 @@ impl SlotRunner {
         let flags = row.flags.load(Relaxed);
         if flags & flag::INDEXED == 0 {
             // Ended by an earlier packet of this burst.
-            return self.unknown(io, place, &Flight::of(packet, hash), Origin::Port);
+            return self.unknown(io, place, &Flight::of(packet, hash), origin);
         }
         if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
         let shift = row.isn_shift.load(Relaxed);
+        let mut step = Step::Stay;
         if packet.proto == protocol::TCP {
             let (flags, len) = (packet.tcp_flags, packet.segment_len());
             let segment = Segment { flags, seq: packet.seq, ack: packet.ack, len };
-            match tcp::track(row, direction, &segment, shift) {
-                Step::Stay => {}
+            step = tcp::track(row, direction, &segment, shift);
+            match step {
+                Step::Stay | Step::Ignore => {}
                 Step::Closing => {
-                    if let Some(oldest) = self.closing.push(index) {
-                        self.sessions.close(oldest);
-                        self.counts.add(Flow::Ended, 1);
-                    }
+                    let ended = self.closing.push(&mut self.sessions, index, self.now_ms);
+                    self.counts.add(Flow::Ended, ended as u64);
                 }
                 Step::Reopen => {
                     self.sessions.close(index);
@@ -57,8 +57,10 @@ impl SlotRunner {
                 }
             }
         }
-        #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
-        row.last_seen.store(self.now_ms as u32, Relaxed);
+        if step != Step::Ignore {
+            #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
+            row.last_seen.store(self.now_ms as u32, Relaxed);
+        }
         self.count(row, direction, u64::from(packet.total_len));
         self.forward(io, place, packet, index, direction, shift);
     }
@@ -120,24 +122,24 @@ impl SlotRunner {
         if options && direction == Direction::Server && packet.proto == protocol::TCP {
             tcp_options::shift_sack(frame, packet, shift);
         }
-        let ip_len = u32::from(packet.total_len);
-        if usable && ip_len <= self.port.mtu {
+        let most = usize::from(packet.l3) + self.port.mtu as usize;
+        if usable && frame.len() <= most {
             ethernet::set_addresses(frame, Mac(hop.mac()), self.port.mac);
             if !io.send(place) {
                 self.refuse(io, place, DropReason::TxFull);
             }
         } else if let Some(hop) = self.find_hop(io, place, index, direction) {
-            self.leave(io, place, hop, ip_len);
+            self.leave(io, place, hop, packet);
         }
     }
 
     /// Out by the hop's port: directly when it is the slot's own, else by a slot of that port.
     #[cold]
-    fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, ip_len: u32) {
+    fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, packet: &V4) {
         if hop.port() != self.port.number {
-            return self.leave_elsewhere(io, place, hop, ip_len);
+            return self.leave_elsewhere(io, place, hop, packet);
         }
-        if ip_len > self.port.mtu {
+        if !fits(io, place, packet, self.port.mtu) {
             return self.refuse(io, place, DropReason::TooBig);
         }
         if let Some(frame) = io.frame(place) {
@@ -150,11 +152,11 @@ impl SlotRunner {
 
     /// A port that this slot has no queue of: a copy goes to a slot that has.
     #[cold]
-    fn leave_elsewhere<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, ip_len: u32) {
+    fn leave_elsewhere<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, packet: &V4) {
         let Some(port) = self.shared.published.ports.get(usize::from(hop.port())) else {
             return self.refuse(io, place, DropReason::NoRoute);
         };
-        if ip_len > port.mtu.load(Relaxed) {
+        if !fits(io, place, packet, port.mtu.load(Relaxed)) {
             return self.refuse(io, place, DropReason::TooBig);
         }
         let mac = port.mac.load(Relaxed).to_le_bytes();
@@ -236,4 +238,11 @@ impl SlotRunner {
         self.counts.drop(reason);
         io.discard(place);
     }
+}
+
+/// Is the packet no longer than the port sends? What the frame carries behind the packet is cut off if it is in the way.
+#[inline(always)]
+fn fits<I: Io>(io: &mut I, place: usize, packet: &V4, mtu: u32) -> bool {
+    let most = usize::from(packet.l3) + mtu as usize;
+    packet.end() <= most && (io.frame(place).is_some_and(|f| f.len() <= most) || io.resize(place, packet.end()))
 }

@@ -137,7 +137,9 @@ impl Io for MemoryIo {
         }
         flushed.sent = count;
         // The port refused twice in a row: give up the first, keep the others.
-        if count == 0 && !self.tx.is_empty() && std::mem::replace(&mut self.refused, true) {
+        if count > 0 || self.tx.is_empty() {
+            self.refused = false;
+        } else if std::mem::replace(&mut self.refused, true) {
             self.tx.pop_front();
             self.refused = false;
             flushed.dropped = 1;

@@ -7,7 +7,7 @@ use std::sync::atomic::fence;
 use arch::HashKey;
 use packet::{Mac, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
-use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST};
+use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
 use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::SessionRow;
@@ -87,8 +87,9 @@ impl SlotRunner {
             mtu: port.mtu.load(Relaxed),
             vlan: u16::try_from(port.vlan.load(Relaxed)).ok()?,
         };
-        // What the last owner held is gone, or was counted as lost by whoever recovered the slot.
+        // What the last owner held is gone. (Whoever recovered its buffers may have counted that already: then it is 0.)
         let mut counts = slot.counters.read()?;
+        counts.drop_many(DropReason::LostInCrash, counts.flow(Flow::Held));
         counts.set_held(0);
         Some(Self {
             sessions: SessionTable::attach(slot.clone(), &shared.secrets),
@@ -125,6 +126,7 @@ impl SlotRunner {
             self.counts.add(Flow::Rx, work as u64);
             self.burst(io, work, Origin::Port);
         }
+        work += self.take_orders(io);
         work += self.take_rings(io);
         work += self.settle_waiting(io);
         work += self.announce(io);
@@ -151,15 +153,15 @@ impl SlotRunner {
             self.slot.pulse.seen_generation.store(generation.number, Release);
             let flags = self.shared.published.directory(generation).head.flags.load(Relaxed);
             if flags & directory_flag::SWEEP != 0 {
-                self.sweep.want_disabled();
-                self.sessions.sweep_start();
+                self.sweep.want_disabled(&mut self.sessions);
             }
             self.locals = local_pools(&self.shared, generation, self.number);
             self.plan_announcements(generation);
         }
     }
 
-    /// Frames other slots pass on, and what control sends.
+    /// Frames other slots pass on: at most a burst of each, and no more than there is room to send. The rest waits in its
+    /// ring, where nothing is lost.
     fn take_rings<I: Io>(&mut self, io: &mut I) -> usize {
         let mut work = 0;
         for from in 0..self.slot.inbound.len() {
@@ -167,7 +169,8 @@ impl SlotRunner {
                 continue;
             }
             let mut count = 0;
-            while count < RX_BURST {
+            let room = TX_HELD.saturating_sub(io.queued()).min(RX_BURST);
+            for _ in 0..room {
                 let Some((kind, _, len)) = self.slot.inbound[from].pop(&mut self.scratch) else { break };
                 self.counts.add(Flow::FromRing, 1);
                 work += 1;
@@ -181,15 +184,18 @@ impl SlotRunner {
             }
             self.burst(io, count, Origin::Ring);
         }
-        while work < RX_BURST && !self.slot.from_control.is_empty() {
+        work
+    }
+
+    /// What control sends and orders, whatever the other rings carry.
+    fn take_orders<I: Io>(&mut self, io: &mut I) -> usize {
+        let mut work = 0;
+        while work < RX_BURST && io.queued() < TX_HELD && !self.slot.from_control.is_empty() {
             let Some((kind, args, len)) = self.slot.from_control.pop(&mut self.scratch) else { break };
             work += 1;
             match kind {
                 RecordKind::Send => self.originate_from_scratch(io, len),
-                RecordKind::Kill => {
-                    self.sweep.want_kill(args);
-                    self.sessions.sweep_start();
-                }
+                RecordKind::Kill => self.sweep.want_kill(args, &mut self.sessions),
                 _ => {}
             }
         }
@@ -267,7 +273,8 @@ impl SlotRunner {
 
     /// Drops everything that is held and lets go: called once before the owner releases the slot.
     pub fn release<I: Io>(&mut self, io: &mut I) {
-        for _ in 0..100 {
+        // Of what the port refuses, every second flush gives up one.
+        for _ in 0..=2 * TX_HELD {
             if io.queued() == 0 {
                 break;
             }

@@ -1,7 +1,12 @@
 //! TCP tracking: states, sequence ends and acks of both sides, which reset is believed.
 //!
 //! Windows are not kept. What protects a session is RFC 5961's rule for the middle: a reset closes only if its number is
-//! exactly the sender's end or what the peer has acknowledged; everything else is forwarded and changes nothing.
+//! exactly the sender's end or what the peer has acknowledged; everything else is forwarded and changes nothing, timers
+//! included. So that nobody moves an end to a number of his own and then resets by it, an end moves only with a segment
+//! whose acknowledgement is one its sender can have (RFC 5961 §5): whoever does not see the session must guess both.
+//!
+//! Acks begin with the least that may be acknowledged: `ack[server]` with the client's ISN + 1, `ack[client]` with the
+//! server's.
 
 use std::sync::atomic::Ordering::Relaxed; // All fields have one writer, the slot's owner; readers tolerate any mix.
 
@@ -13,6 +18,11 @@ use crate::session::Direction;
 /// How far a segment may lie beyond what was seen, bytes: data in flight when earlier segments were lost. More than any
 /// window in use, less than a random number hits.
 const REACH: u32 = 1 << 28;
+/// How far an acknowledgement may lie behind its sender's highest, bytes. Segments that move an end were sent after all
+/// seen before and acknowledge no less; this much forgives a highest ack that was forged within the data in flight.
+const STALE: u32 = 1 << 16;
+/// "Has sent FIN", by side.
+const FINS: [u8; 2] = [flag::CLIENT_FIN, flag::SERVER_FIN];
 
 /// What a segment says, in the numbers of the side of the wire it was seen on.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +42,8 @@ pub struct Segment {
 pub enum Step {
     /// Nothing that a timeout depends on, or a new state already stored.
     Stay,
+    /// Forwarded, and nothing else: the session does not count as used.
+    Ignore,
     /// The session is over; its port may be used again after the state's (short) timeout.
     Closing,
     /// A SYN on a session that is over: a new connection with the same numbers.
@@ -63,15 +75,20 @@ pub fn track(row: &SessionRow, direction: Direction, segment: &Segment, shift: u
 /// Moves the sender's end and ack forward, if the segment is plausible.
 #[inline(always)]
 fn advance(row: &SessionRow, me: usize, peer: usize, segment: &Segment, ack: u32) {
+    let acked = row.ack[me].load(Relaxed);
+    // Nobody acknowledges what was not sent: an ack beyond the peer's end is not believed, nor anything that comes with it.
+    let newer = after(ack, acked);
+    let known = if newer { !after(ack, row.end[peer].load(Relaxed)) } else { acked.wrapping_sub(ack) <= STALE };
+    if segment.flags & ACK == 0 || !known {
+        return;
+    }
+    if newer {
+        row.ack[me].store(ack, Relaxed);
+    }
     let end = segment.seq.wrapping_add(segment.len);
     let seen = row.end[me].load(Relaxed);
     if after(end, seen) && end.wrapping_sub(seen) < REACH {
         row.end[me].store(end, Relaxed);
-    }
-    let acked = row.ack[me].load(Relaxed);
-    // Nobody acknowledges what was not sent: an ack beyond the peer's end is not believed.
-    if segment.flags & ACK != 0 && after(ack, acked) && !after(ack, row.end[peer].load(Relaxed)) {
-        row.ack[me].store(ack, Relaxed);
     }
 }
 
@@ -87,53 +104,75 @@ fn track_rare(row: &SessionRow, me: usize, peer: usize, segment: &Segment, ack: 
         // server answers a challenge ACK, RFC 5961 §4).
         (0, SYN) => {
             let end = segment.seq.wrapping_add(segment.len);
-            let same = row.end[0].load(Relaxed) == end;
             return match state {
                 _ if over => Step::Reopen,
-                State::SynSent if !same => {
-                    row.end[0].store(end, Relaxed); // The client gave up and began again.
+                State::SynSent => {
+                    // The same (perhaps without its payload now), or the client gave up and began again.
+                    let least = segment.seq.wrapping_add(1);
+                    if row.ack[1].load(Relaxed) != least || after(end, row.end[0].load(Relaxed)) {
+                        row.end[0].store(end, Relaxed);
+                        row.ack[1].store(least, Relaxed);
+                    }
                     Step::Stay
                 }
-                _ => Step::Stay,
+                State::SynRecv if row.end[0].load(Relaxed) == end => Step::Stay,
+                _ => Step::Ignore,
             };
         }
-        // The server's SYN-ACK counts if it answers our SYN; an old one is forwarded and changes nothing.
+        // The server's SYN-ACK counts if it answers our SYN; an old one is forwarded and changes nothing. It need not
+        // acknowledge the SYN's payload (RFC 7413 §4.2), and a server that keeps no state (SYN cookies) may answer a
+        // retransmitted SYN with another number.
         (1, flags) if flags == SYN | ACK => {
-            if state == State::SynSent && ack == row.end[0].load(Relaxed) {
-                row.end[1].store(segment.seq.wrapping_add(segment.len), Relaxed);
-                row.ack[1].store(ack, Relaxed);
-                set(State::SynRecv);
+            if !matches!(state, State::SynSent | State::SynRecv) || !answers_syn(row, ack) {
+                return Step::Ignore;
             }
+            row.end[1].store(segment.seq.wrapping_add(segment.len), Relaxed);
+            row.ack[0].store(segment.seq.wrapping_add(1), Relaxed);
+            row.ack[1].store(ack, Relaxed);
+            set(State::SynRecv);
             return Step::Stay;
         }
-        (_, flags) if flags & SYN != 0 => return Step::Stay,
+        (_, flags) if flags & SYN != 0 => return Step::Ignore,
         _ => {}
     }
-    if over || state == State::SynSent {
-        return Step::Stay;
+    if over {
+        return Step::Stay; // A retransmitted FIN begins its time anew (RFC 9293 §3.10.7.4).
+    }
+    let finished = row.flags.load(Relaxed) & FINS[me] != 0;
+    if state == State::SynSent || finished && after(segment.seq.wrapping_add(segment.len), row.end[me].load(Relaxed)) {
+        return Step::Ignore; // Nothing follows a FIN.
     }
     if state == State::SynRecv {
-        if me == 0 && ack == row.end[1].load(Relaxed) {
-            row.ack[0].store(ack, Relaxed);
+        let acked = segment.flags & ACK != 0 && between(row.ack[0].load(Relaxed), ack, row.end[1].load(Relaxed));
+        if me == 0 && acked {
             set(State::Established);
         } else if me == 0 {
-            return Step::Stay;
+            return Step::Ignore;
         }
     }
     advance(row, me, peer, segment, ack);
     finish(row, me, segment)
 }
 
+/// Does the server acknowledge the SYN, with or without its payload?
+fn answers_syn(row: &SessionRow, ack: u32) -> bool {
+    between(row.ack[1].load(Relaxed), ack, row.end[0].load(Relaxed))
+}
+
+/// Is `least <= number <= most`, modulo 2^32?
+fn between(least: u32, number: u32, most: u32) -> bool {
+    !after(least, number) && !after(number, most)
+}
+
 /// FINs and their acknowledgements.
 fn finish(row: &SessionRow, me: usize, segment: &Segment) -> Step {
-    let fins = [flag::CLIENT_FIN, flag::SERVER_FIN];
     let mut flags = row.flags.load(Relaxed);
     // The FIN of a segment whose end was believed.
     if segment.flags & FIN != 0 && row.end[me].load(Relaxed) == segment.seq.wrapping_add(segment.len) {
-        flags |= fins[me];
+        flags |= FINS[me];
         row.flags.store(flags, Relaxed);
     }
-    let sent = |side: usize| flags & fins[side] != 0;
+    let sent = |side: usize| flags & FINS[side] != 0;
     let acked = |side: usize| row.ack[1 - side].load(Relaxed) == row.end[side].load(Relaxed);
     let next = match (sent(0), sent(1)) {
         (false, false) => return Step::Stay,
@@ -144,7 +183,7 @@ fn finish(row: &SessionRow, me: usize, segment: &Segment) -> Step {
     };
     let before = row.state.load(Relaxed);
     if before == State::SynRecv as u8 {
-        return Step::Stay;
+        return Step::Stay; // The server's FIN overtook the client's ACK: its retransmission counts.
     }
     row.state.store(next as u8, Relaxed);
     if next == State::TimeWait && before != next as u8 { Step::Closing } else { Step::Stay }
@@ -154,12 +193,12 @@ fn finish(row: &SessionRow, me: usize, segment: &Segment) -> Step {
 /// acknowledge it (RFC 9293 §3.10.7.3).
 fn reset(row: &SessionRow, me: usize, peer: usize, segment: &Segment, ack: u32, state: State) -> Step {
     let believed = match state {
-        State::SynSent if me == 1 => segment.flags & ACK != 0 && ack == row.end[0].load(Relaxed),
+        State::SynSent if me == 1 => segment.flags & ACK != 0 && answers_syn(row, ack),
         State::TimeWait | State::Close => false,
         _ => segment.seq == row.end[me].load(Relaxed) || segment.seq == row.ack[peer].load(Relaxed),
     };
     if !believed {
-        return Step::Stay;
+        return Step::Ignore;
     }
     row.state.store(State::Close as u8, Relaxed);
     Step::Closing
