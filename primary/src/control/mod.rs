@@ -44,7 +44,7 @@ use shm_layout::slot::Slot;
 
 use self::core::{Core, Tables};
 use admin::Admin;
-pub use facts::{PortFacts, PortStats};
+pub use facts::{PORT_STATS, PortFacts, PortStats};
 use neighbour::{Neighbourhood, PortNet, longest_timeout};
 use peers::Peers;
 use rings::{Rings, SlotRings};
