@@ -226,6 +226,9 @@ impl Publisher {
 
     /// Takes back what no live slot can be reading. Returns who holds the oldest generation, if one is held.
     pub fn reclaim(&mut self, slots: &[Slot]) -> Option<Laggard> {
+        if self.held.len() <= 1 {
+            return None; // Nothing waits: nobody's life need be asked after.
+        }
         let (lowest, who) = lowest_seen(slots);
         while self.held.len() > 1 {
             // Superseded by the next one: free when everybody has seen that.
