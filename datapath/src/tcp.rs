@@ -18,9 +18,6 @@ use crate::session::Direction;
 /// How far a segment may lie beyond what was seen, bytes: data in flight when earlier segments were lost. More than any
 /// window in use, less than a random number hits.
 const REACH: u32 = 1 << 28;
-/// How far an acknowledgement may lie behind its sender's highest, bytes. Segments that move an end were sent after all
-/// seen before and acknowledge no less; this much forgives a highest ack that was forged within the data in flight.
-const STALE: u32 = 1 << 16;
 /// "Has sent FIN", by side.
 const FINS: [u8; 2] = [flag::CLIENT_FIN, flag::SERVER_FIN];
 
@@ -76,9 +73,9 @@ pub fn track(row: &SessionRow, direction: Direction, segment: &Segment, shift: u
 #[inline(always)]
 fn advance(row: &SessionRow, me: usize, peer: usize, segment: &Segment, ack: u32) {
     let acked = row.ack[me].load(Relaxed);
-    // Nobody acknowledges what was not sent: an ack beyond the peer's end is not believed, nor anything that comes with it.
+    // Nobody acknowledges what was not sent, and who sends something new acknowledges no less than before.
     let newer = after(ack, acked);
-    let known = if newer { !after(ack, row.end[peer].load(Relaxed)) } else { acked.wrapping_sub(ack) <= STALE };
+    let known = ack == acked || newer && !after(ack, row.end[peer].load(Relaxed));
     if segment.flags & ACK == 0 || !known {
         return;
     }

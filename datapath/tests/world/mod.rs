@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "test data")]
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -17,9 +18,14 @@ use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
 use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
 use shm_layout::published::{Published, PublishedGeometry, admin, mode, protocol, scheduler, service_flag};
+use shm_layout::session::{SessionRow, State, flag};
 use shm_layout::slot::{Slot, SlotGeometry};
 
 pub const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+/// The second port's, and the local address on it.
+pub const INSIDE_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+pub const INSIDE_LOCAL: u32 = ip(10, 1, 0, 128);
+pub const PORT: u32 = ip(10, 0, 0, 2);
 pub const VIP: u32 = ip(10, 0, 0, 100);
 pub const LOCAL: u32 = ip(10, 0, 0, 128);
 pub const CLIENT: u32 = ip(10, 0, 0, 10);
@@ -73,27 +79,61 @@ pub fn service(proto: u8, port: u16, members: Vec<MemberPlan>) -> ServicePlan {
     }
 }
 
+/// The usual port.
+pub fn port(slots: u32) -> PortPlan {
+    PortPlan {
+        device: 0,
+        first_slot: 0,
+        slots,
+        mtu: 1500,
+        vlan: 0,
+        flags: 0,
+        steering: 0,
+        mac: OUR_MAC.0,
+        addresses: vec![(ip4(PORT), 96 + 16)],
+        gateways: vec![ip4(ip(10, 0, 0, 1))],
+        name: "net0".into(),
+    }
+}
+
 impl World {
     pub fn new(slots: u32, sessions: u64, services: Vec<ServicePlan>) -> Self {
+        Self::with_ports(vec![port(slots)], sessions, services)
+    }
+
+    /// Two ports: clients, VIP and port number 0 on one, servers and local address on the other; each of `slots` slots.
+    pub fn two_armed(slots: u32) -> Self {
+        let inside = PortPlan {
+            device: 1,
+            first_slot: slots,
+            mac: INSIDE_MAC.0,
+            addresses: vec![(ip4(ip(10, 1, 0, 2)), 96 + 16)],
+            gateways: vec![],
+            name: "net1".into(),
+            ..port(slots)
+        };
+        let members = (0..3).map(|n| member(n, ip(10, 1, 0, 21 + n as u8))).collect();
+        let mut world = Self::with_ports(vec![port(slots), inside], 4096, vec![service(protocol::TCP, 80, members)]);
+        world.plan.locals = vec![LocalPlan { ip: ip4(INSIDE_LOCAL), port: 1, low: 1024, high: 65_535, flags: 0 }];
+        for n in 0..3 {
+            let row = world.learner.row(ip4(ip(10, 1, 0, 21 + n)), 1).unwrap();
+            world.learner.confirm(row, mac_of(ip(10, 1, 0, 21 + n)), world.now / 1_000_000);
+        }
+        world.publish();
+        world
+    }
+
+    pub fn with_ports(ports: Vec<PortPlan>, sessions: u64, services: Vec<ServicePlan>) -> Self {
+        let slots: u32 = ports.iter().map(|p| p.slots).sum();
         let published = Published::anonymous(PublishedGeometry { services: 8, servers: 64 }).unwrap();
         let neighbours = Neighbours::anonymous(4096).unwrap();
         let geometry = |slot| SlotGeometry { slot, slots, sessions, servers: 64, services: 8, extensions: 0 };
         let tables: Vec<Slot> = (0..slots).map(|slot| Slot::anonymous(geometry(slot), false).unwrap()).collect();
-        let port = PortPlan {
-            device: 0,
-            first_slot: 0,
-            slots,
-            mtu: 1500,
-            vlan: 0,
-            flags: 0,
-            steering: 0,
-            mac: OUR_MAC.0,
-            addresses: vec![(ip4(ip(10, 0, 0, 2)), 96 + 16)],
-            gateways: vec![ip4(ip(10, 0, 0, 1))],
-            name: "net0".into(),
-        };
-        let slot_plans: Vec<_> = (0..slots).map(|queue| SlotPlan { port: 0, queue, zone: 0, cpu: 0 }).collect();
-        write_node(&published, &[port], &slot_plans);
+        let slot_plans: Vec<_> = (0_u32..)
+            .zip(&ports)
+            .flat_map(|(number, p)| (0..p.slots).map(move |queue| SlotPlan { port: number, queue, zone: 0, cpu: 0 }))
+            .collect();
+        write_node(&published, &ports, &slot_plans);
         let shared = Shared {
             published: published.clone(),
             neighbours: neighbours.clone(),
@@ -153,9 +193,7 @@ impl World {
                 moved += runner.poll(io, self.now);
                 moved += io.output.len();
                 out.extend(io.output.drain(..).map(|frame| (number, frame)));
-                let counts = self.shared.slots[number].counters.read().unwrap();
-                let (into, out_of) = counts.balance();
-                assert_eq!(into, out_of, "law of slot {number}: {counts:?}");
+                law(&self.shared.slots[number].counters.read().unwrap(), number);
             }
             if moved == 0 {
                 return out;
@@ -220,6 +258,140 @@ impl World {
             runner.sessions().check().unwrap();
         }
     }
+
+    /// What holds whenever nothing moves: the law, what lies in the rings, counts that equal what is there.
+    pub fn rest(&self) {
+        let mut lying = 0;
+        for (number, slot) in self.shared.slots.iter().enumerate() {
+            law(&slot.counters.read().unwrap(), number);
+            lying += slot.inbound.iter().map(shm_layout::ring::Ring::len).sum::<u64>();
+        }
+        assert_eq!(self.flow(Flow::ToRing), self.flow(Flow::FromRing) + lying, "second law");
+        self.check_tables();
+        let active: u64 = self.runners.iter().map(|r| u64::from(r.sessions().active())).sum();
+        assert_eq!(self.flow(Flow::Created) - self.flow(Flow::Ended), active, "begun less ended");
+        let at_servers: u64 = (0..64).map(|id| u64::from(self.active(id))).sum();
+        assert_eq!(at_servers, active, "sessions at servers");
+    }
+
+    /// The session of a client's port, wherever it is: slot and a copy of its words.
+    pub fn session(&self, port: u16) -> Option<(usize, Record)> {
+        let of = |slot: usize| {
+            let mut rows = self.shared.slots[slot].sessions.iter();
+            let live =
+                |r: &&SessionRow| r.flags.load(Relaxed) & flag::INDEXED != 0 && r.client_port.load(Relaxed) == port;
+            rows.find(live).map(|row| (slot, Record::of(row)))
+        };
+        (0..self.shared.slots.len()).find_map(of)
+    }
+
+    pub fn state(&self, port: u16) -> Option<State> {
+        self.session(port).map(|(_, record)| record.state)
+    }
+
+    /// Replaces the owner of a slot by another thread's, as after a death or a hand-over; the port and its frames stay.
+    pub fn replace(&mut self, slot: usize) {
+        let number = u32::try_from(slot).unwrap();
+        self.runners[slot] = SlotRunner::new(Arc::clone(&self.shared), number, self.now).unwrap();
+    }
+}
+
+/// The conservation law of one slot.
+pub fn law(counts: &Counts, slot: usize) {
+    let (into, out_of) = counts.balance();
+    assert_eq!(into, out_of, "law of slot {slot}: {counts:?}");
+}
+
+/// What may change of a session by a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub state: State,
+    pub flags: u8,
+    pub last_seen: u32,
+    pub shift: u32,
+    pub end: [u32; 2],
+    pub ack: [u32; 2],
+    pub server: (u32, u16),
+    pub local: (u32, u16),
+}
+
+impl Record {
+    fn of(row: &SessionRow) -> Self {
+        let both = |words: &[AtomicU32; 2]| [words[0].load(Relaxed), words[1].load(Relaxed)];
+        Self {
+            state: State::of(row.state.load(Relaxed)).unwrap(),
+            flags: row.flags.load(Relaxed),
+            last_seen: row.last_seen.load(Relaxed),
+            shift: row.isn_shift.load(Relaxed),
+            end: both(&row.end),
+            ack: both(&row.ack),
+            server: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),
+            local: (row.local_ip.load(Relaxed), row.local_port.load(Relaxed)),
+        }
+    }
+}
+
+/// splitmix64: the seed is all there is to print.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// Sum of 16-bit words, as RFC 1071 writes it: for headers made by hand.
+pub fn internet_checksum(bytes: &[u8]) -> u16 {
+    let mut sum = 0_u32;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    }
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// Makes the IPv4 header checksum of an untagged frame right, as far as the frame goes.
+pub fn fix_ip_checksum(frame: &mut [u8]) {
+    if frame.len() < 34 {
+        return;
+    }
+    let len = (usize::from(frame[14] & 15) * 4).clamp(20, frame.len() - 14);
+    frame[24..26].fill(0);
+    let sum = internet_checksum(&frame[14..14 + len]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// An echo request.
+pub fn ping(from: u32, to: u32) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let link = PacketBuilder::ethernet2(mac_of(from), OUR_MAC.0);
+    let net = link.ipv4(from.to_be_bytes(), to.to_be_bytes(), 64);
+    net.icmpv4_echo_request(1, 2).write(&mut frame, b"ping").unwrap();
+    frame
+}
+
+/// "Who has `target`?"
+pub fn arp_request(target: u32) -> Vec<u8> {
+    let mut frame = [0; 64];
+    let len = packet::build::arp_request(&mut frame, Mac::BROADCAST, Mac(mac_of(CLIENT)), CLIENT, target, 0).unwrap();
+    frame[..len].to_vec()
 }
 
 /// Parses a frame the appliance sent; its checksums must be right (by an independent implementation).
@@ -292,6 +464,7 @@ impl Tcp {
                 'F' => tcp.fin(),
                 'R' => tcp.rst(),
                 'P' => tcp.psh(),
+                'U' => tcp.urg(0),
                 other => panic!("flag {other}"),
             };
         }
