@@ -260,13 +260,13 @@ fn a_packet_waits_for_its_neighbour() {
     let asked = world.shared.slots[0].to_control.pop(&mut record);
     assert_eq!(asked, Some((shm_layout::ring::RecordKind::Resolve, [stranger, 0, 0, 0, 0], 0)));
     let reply = udp((seen.dst, 8080), (seen.src, seen.sport), b"!");
-    for _ in 0..5 {
+    for _ in 0..66 {
         assert!(world.deliver(0, reply.clone()).is_empty());
     }
-    assert_eq!((world.flow(Flow::Held), world.dropped(DropReason::NoNeighbour)), (3, 2));
+    assert_eq!((world.flow(Flow::Held), world.dropped(DropReason::NoNeighbour)), (64, 2));
     world.resolve(stranger);
     let out = world.pass(60);
-    assert_eq!(out.len(), 3);
+    assert_eq!(out.len(), 64);
     assert_eq!(out[0].1[..6], mac_of(stranger));
     assert_eq!(world.flow(Flow::Held), 0);
     world.one(0, reply);

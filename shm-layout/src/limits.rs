@@ -21,9 +21,9 @@ pub const RX_BURST: usize = 32;
 /// Packets of one slot that may wait to be sent. At least two bursts: one unsent rest and one new burst.
 pub const TX_HELD: usize = 128;
 /// Packets of one slot that may wait for a neighbour's address.
-pub const NEIGH_WAIT: usize = 64;
+pub const NEIGH_WAIT: usize = 128;
 /// Packets that may wait for one neighbour.
-pub const NEIGH_WAIT_PER_HOP: usize = 3;
+pub const NEIGH_WAIT_PER_HOP: usize = 64;
 
 /// Buckets of the timer wheel (a power of two).
 pub const WHEEL_BUCKETS: usize = 128;

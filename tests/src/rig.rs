@@ -113,6 +113,10 @@ impl Rig {
     /// One bridge, silent: no spanning tree, no multicast querier, so that every frame the
     /// kernel counts is one that a test sent or an ARP.
     fn lay(&self) -> Result<()> {
+        // With the machine's packet filter on bridges, the kernel would drop what the appliance is to drop.
+        if Path::new("/proc/sys/net/bridge").exists() {
+            self.bridge.sysctl(&["net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-arptables=0"])?;
+        }
         self.bridge.ip(&[
             &format!("link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"),
             &format!("link set {BRIDGE} up"),

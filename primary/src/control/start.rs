@@ -62,12 +62,16 @@ pub fn start_config(path: &Path, from_file: bool) -> Result<Config, StartError> 
 pub fn choose(path: &Path, from_file: bool, facts: &dyn Facts) -> Result<Chosen, StartError> {
     let text = std::fs::read(path).map_err(|source| StartError::Unreadable { path: path.into(), source })?;
     let digest = config::digest(&text);
-    let node = config::load_node(path).map_err(|report| StartError::Refused(Box::new(report)))?;
+    let refused = |report| StartError::Refused(Box::new(report));
+    let node = config::load_node(path).map_err(|report| {
+        // Not the node's mistakes alone: everything wrong is listed at once.
+        refused(config::load(path, facts).err().unwrap_or(report))
+    })?;
     let entry = Journal::peek(&node.state_dir());
     if let Some(entry) = entry.as_ref().filter(|e| e.file_digest == digest && !from_file) {
         return Ok(Chosen { config: entry.config(), file: None, digest, entry: Some(entry.clone()) });
     }
-    let loaded = config::load(path, facts).map_err(|report| StartError::Refused(Box::new(report)))?;
+    let loaded = config::load(path, facts).map_err(refused)?;
     let mut file = loaded.config;
     let before = entry.as_ref().map(Entry::config);
     file.fix_slots(before.as_ref());

@@ -92,6 +92,7 @@ pub fn drain_disable_del(ctx: &mut Ctx) -> Result<()> {
         let left = count(&s1)?;
         ensure(left == 0, || format!("{left} are left"))
     })?;
+    sleep(Duration::from_millis(500)); // Each connection's next round finds the reset.
     let report: TalkReport = load.finish(LIMIT)?;
     ensure(report.broken.len() == on_s1, || {
         format!("disable of a server with {on_s1} connections broke {}: {report:?}", report.broken.len())

@@ -104,8 +104,9 @@ pub fn foreign_layout_refused(ctx: &mut Ctx) -> Result<()> {
     let status = refused.wait_end(Duration::from_secs(15))?;
     let told = refused.log_text();
     ensure(!status.success(), || format!("a worker served tables of layout {wrong}"))?;
-    ensure(told.contains(&wrong.to_string()) && told.contains(&old[0].to_string()), || {
-        format!("the refusal does not name layouts {wrong} and {}:\n{told}", old[0])
+    let version = |layout: u32| format!("{}.{}", layout >> 16, layout & 0xffff);
+    ensure(told.contains(&version(wrong)) && told.contains(&version(old[0])), || {
+        format!("the refusal does not name layouts {} and {}:\n{told}", version(wrong), version(old[0]))
     })?;
     for (file, version) in files.iter().zip(&old) {
         swap_version(file, *version)?;

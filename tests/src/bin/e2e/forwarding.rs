@@ -119,7 +119,7 @@ pub fn malformed_packets(ctx: &mut Ctx) -> Result<()> {
     claims::eventually("all frames", Duration::from_secs(5), || {
         let stats = lbctl.stats()?;
         let more = stats.sum.drops.values().sum::<u64>() - before.sum.drops.values().sum::<u64>();
-        ensure(more >= sent, || format!("{more} of {sent} frames are counted as dropped"))
+        ensure(more >= sent, || format!("{more} of {sent} frames are counted as dropped: {:?}", stats.sum.drops))
     })?;
     let (after, count) = (lbctl.stats()?, lbctl.session_count()?);
     claims::law_holds(&after)?;
