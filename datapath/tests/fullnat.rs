@@ -1,5 +1,5 @@
 //! FullNAT end to end in memory: handshake, data, close, reset, UDP, refusals.
-#![allow(clippy::cast_possible_truncation, reason = "test data")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "test data")]
 
 mod world;
 
@@ -24,25 +24,25 @@ fn a_connection_from_syn_to_time_wait() {
     assert_eq!(state(&world, 0), Some(State::Established));
     assert_ne!(c.shift, 0);
 
-    let (_, frame, seen) = world.one(0, c.from_client("P", b"GET /").frame());
+    let (_, frame, seen) = world.one(0, c.client_says("P", b"GET /").frame());
     assert_eq!((seen.seq, seen.ack, seen.ttl), (c.client_seq.wrapping_add(c.shift), c.server_seq, 63));
     assert_eq!(&frame[usize::from(seen.payload)..], b"GET /");
     assert_eq!(frame[..6], mac_of(c.server.0));
     c.client_seq += 5;
-    let (_, frame, seen) = world.one(0, c.from_server("P", b"200 OK").frame());
+    let (_, frame, seen) = world.one(0, c.server_says("P", b"200 OK").frame());
     assert_eq!((seen.seq, seen.ack), (c.server_seq, c.client_seq));
     assert_eq!((&frame[..6], &frame[6..12]), (&mac_of(CLIENT)[..], &OUR_MAC.0[..]));
     c.server_seq += 6;
 
-    world.one(0, c.from_client("F", &[]).frame());
+    world.one(0, c.client_says("F", &[]).frame());
     assert_eq!(state(&world, 0), Some(State::FinWait));
     c.client_seq += 1;
-    world.one(0, c.from_server("", &[]).frame());
+    world.one(0, c.server_says("", &[]).frame());
     assert_eq!(state(&world, 0), Some(State::CloseWait));
-    world.one(0, c.from_server("F", &[]).frame());
+    world.one(0, c.server_says("F", &[]).frame());
     assert_eq!(state(&world, 0), Some(State::LastAck));
     c.server_seq += 1;
-    world.one(0, c.from_client("", &[]).frame());
+    world.one(0, c.client_says("", &[]).frame());
     assert_eq!(state(&world, 0), Some(State::TimeWait));
     world.pass(2500);
     assert_eq!(state(&world, 0), Some(State::TimeWait));
@@ -76,7 +76,7 @@ fn syn_timestamps_are_erased_and_sack_blocks_shifted() {
     let mut sack = vec![1, 1, 5, 10];
     sack.extend((c.client_seq + 100).wrapping_add(c.shift).to_be_bytes());
     sack.extend((c.client_seq + 200).wrapping_add(c.shift).to_be_bytes());
-    let (_, frame, _) = world.one(0, Tcp { options: sack, ..c.from_server("", &[]) }.frame());
+    let (_, frame, _) = world.one(0, Tcp { options: sack, ..c.server_says("", &[]) }.frame());
     assert_eq!(frame[58..62], (c.client_seq + 100).to_be_bytes());
     assert_eq!(frame[62..66], (c.client_seq + 200).to_be_bytes());
 }
@@ -86,11 +86,11 @@ fn only_an_exact_reset_closes() {
     let mut world = World::usual(1);
     let c = Connection::open(&mut world, 0, 40_000);
     for wrong in [1_u32, 1000, 1 << 30] {
-        let bad = Tcp { seq: c.client_seq.wrapping_add(wrong), ack: None, ..c.from_client("R", &[]) };
+        let bad = Tcp { seq: c.client_seq.wrapping_add(wrong), ack: None, ..c.client_says("R", &[]) };
         world.one(0, bad.frame());
         assert_eq!(state(&world, 0), Some(State::Established), "{wrong}");
     }
-    world.one(0, Tcp { ack: None, ..c.from_client("R", &[]) }.frame());
+    world.one(0, Tcp { ack: None, ..c.client_says("R", &[]) }.frame());
     assert_eq!(state(&world, 0), Some(State::Close));
     world.pass(1500);
     assert_eq!(state(&world, 0), None);
@@ -152,9 +152,9 @@ fn two_packets_of_a_new_flow_in_one_burst_are_one_session() {
 fn strays_are_reset_but_never_those_of_another_slot() {
     let mut world = World::usual(4);
     let c = Connection::open(&mut world, 2, 40_000);
-    let (slot, _, seen) = world.one(0, c.from_client("P", b"moved").frame());
+    let (slot, _, seen) = world.one(0, c.client_says("P", b"moved").frame());
     assert_eq!((slot, seen.dst), (2, c.server.0));
-    let (slot, _, seen) = world.one(1, c.from_server("P", b"moved too").frame());
+    let (slot, _, seen) = world.one(1, c.server_says("P", b"moved too").frame());
     assert_eq!((slot, seen.dst), (2, CLIENT));
     assert_eq!((world.flow(Flow::ToRing), world.flow(Flow::FromRing)), (2, 2));
 
@@ -181,7 +181,7 @@ fn what_cannot_be_served_is_refused_by_reason() {
     other_mac[5] = 9;
     assert!(world.deliver(0, other_mac).is_empty());
     let c = Connection::open(&mut world, 0, 41_000);
-    assert!(world.deliver(0, c.from_client("P", &[0; 1461]).frame()).is_empty());
+    assert!(world.deliver(0, c.client_says("P", &[0; 1461]).frame()).is_empty());
     let drops = world.drops();
     for (reason, count) in [
         ("no_service", 1),
@@ -226,7 +226,7 @@ fn a_full_table_refuses_new_sessions_and_keeps_old_ones() {
     let refused = world.dropped(DropReason::TableFull) + world.dropped(DropReason::IndexFull);
     assert_eq!(created + refused, 101);
     assert!(created >= 60, "{created}");
-    world.one(0, c.from_client("P", b"still here").frame());
+    world.one(0, c.client_says("P", b"still here").frame());
     world.check_tables();
 }
 

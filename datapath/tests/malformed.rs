@@ -1,5 +1,5 @@
 //! Frames nobody should send: never a panic, one verdict each, every drop by a reason, nothing malformed goes on.
-#![allow(clippy::cast_possible_truncation, reason = "test data")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "test data")]
 
 mod world;
 
@@ -146,13 +146,13 @@ fn good_frames(world: &mut World) -> Vec<Vec<u8>> {
     for n in 0..16_u16 {
         let c = Connection::open(world, usize::from(n) % 2, 40_000 + n);
         frames.push(syn(40_000 + n, 7).frame());
-        frames.push(c.from_client("P", b"a request").frame());
-        frames.push(c.from_client("F", &[]).frame());
+        frames.push(c.client_says("P", b"a request").frame());
+        frames.push(c.client_says("F", &[]).frame());
         let mut options = vec![1, 1, 5, 10];
         options.extend((c.client_seq + 9).wrapping_add(c.shift).to_be_bytes());
         options.extend((c.client_seq + 19).wrapping_add(c.shift).to_be_bytes());
-        frames.push(Tcp { options, ..c.from_server("P", b"an answer") }.frame());
-        frames.push(c.from_server("F", &[]).frame());
+        frames.push(Tcp { options, ..c.server_says("P", b"an answer") }.frame());
+        frames.push(c.server_says("F", &[]).frame());
         frames.push(udp((CLIENT, 30_000 + n), (VIP, 53), b"a question"));
     }
     frames
@@ -218,10 +218,10 @@ fn a_storm_of_mutants_touches_no_session_of_others() {
                 Some(before),
                 "seed {seed:#x}: the record of a session nobody spoke to"
             );
-            let (_, _, seen) = world.one(c.slot, c.from_client("P", b"still").frame());
+            let (_, _, seen) = world.one(c.slot, c.client_says("P", b"still").frame());
             assert_eq!((seen.dst, seen.seq), (c.server.0, c.client_seq.wrapping_add(c.shift)));
             c.client_seq += 5;
-            let (_, _, seen) = world.one(c.slot, c.from_server("P", b"here").frame());
+            let (_, _, seen) = world.one(c.slot, c.server_says("P", b"here").frame());
             assert_eq!((seen.dst, seen.dport, seen.ack), (c.client.0, c.client.1, c.client_seq));
         }
         assert!(world.dropped(DropReason::BadIpChecksum) > 1000 && world.flow(Flow::Created) > 100);
@@ -233,7 +233,7 @@ fn a_storm_of_mutants_touches_no_session_of_others() {
 fn what_a_frame_carries_behind_its_packet_does_not_block_the_port() {
     let mut world = World::usual(1);
     let c = Connection::open(&mut world, 0, 40_000);
-    let mut frame = c.from_client("P", b"short").frame();
+    let mut frame = c.client_says("P", b"short").frame();
     let len = frame.len();
     frame.resize(3000, 0xee);
     let (_, out, _) = world.one(0, frame);

@@ -1,5 +1,5 @@
 //! The predecessor's bugs (B1–B23 of its study) that this part could have: each a case that must pass here.
-#![allow(clippy::cast_possible_truncation, reason = "test data")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "test data")]
 
 mod world;
 
@@ -137,10 +137,10 @@ fn b8_ip_options_pass_and_all_checksums_stay_right() {
         let (_, out, _) = world.one(0, with_options(&syn(port, 1).frame(), words));
         assert_eq!(out[34..38], [0x94, 4, 0, 0]);
         let mut c = Connection::open(&mut world, 0, 41_000 + words as u16);
-        let (_, _, seen) = world.one(0, with_options(&c.from_client("P", b"odd").frame(), words));
+        let (_, _, seen) = world.one(0, with_options(&c.client_says("P", b"odd").frame(), words));
         assert_eq!(seen.seq, c.client_seq.wrapping_add(c.shift));
         c.client_seq += 3;
-        let (_, _, seen) = world.one(0, with_options(&c.from_server("P", b"even").frame(), words));
+        let (_, _, seen) = world.one(0, with_options(&c.server_says("P", b"even").frame(), words));
         assert_eq!(seen.ack, c.client_seq);
         world.one(0, with_options(&udp((CLIENT, port), (VIP, 53), b"odd"), words));
         world.one(0, with_options(&ping(CLIENT, VIP), words));
@@ -155,11 +155,11 @@ fn b9_a_record_used_again_begins_anew() {
     for round in 0..100_u16 {
         let c = Connection::open(&mut world, 0, 40_000);
         let mut last = c.clone();
-        world.one(0, c.from_client("F", &[]).frame());
+        world.one(0, c.client_says("F", &[]).frame());
         last.client_seq += 1;
-        world.one(0, last.from_server("F", &[]).frame());
+        world.one(0, last.server_says("F", &[]).frame());
         last.server_seq += 1;
-        world.one(0, last.from_client("", &[]).frame());
+        world.one(0, last.client_says("", &[]).frame());
         assert_eq!(world.state(40_000), Some(State::TimeWait));
         world.pass(6000);
         assert_eq!(world.state(40_000), None);
@@ -189,13 +189,13 @@ fn b10_stray_syns_change_nothing_of_a_session() {
         let spoofed = Tcp { seq: rng.next() as u32, ..syn(41_000, 0) };
         let (_, _, seen) = world.one(0, spoofed.frame());
         assert_eq!(seen.seq, spoofed.seq.wrapping_add(c.shift), "forwarded: the server answers a challenge ACK");
-        let stray_answer = Tcp { seq: rng.next() as u32, ack: Some(rng.next() as u32), ..c.from_server("S", &[]) };
+        let stray_answer = Tcp { seq: rng.next() as u32, ack: Some(rng.next() as u32), ..c.server_says("S", &[]) };
         world.one(0, stray_answer.frame());
     }
     assert_eq!(world.session(41_000).unwrap(), before, "not even the time it was used last");
-    world.one(0, c.from_client("P", b"goes on").frame());
+    world.one(0, c.client_says("P", b"goes on").frame());
     c.client_seq += 7;
-    let (_, _, seen) = world.one(0, c.from_server("", &[]).frame());
+    let (_, _, seen) = world.one(0, c.server_says("", &[]).frame());
     assert_eq!(seen.ack, c.client_seq);
     world.rest();
 }
@@ -215,7 +215,7 @@ fn b11_sack_blocks_name_the_senders_own_numbers() {
             if options.len() > 40 {
                 continue;
             }
-            let (_, frame, _) = world.one(0, Tcp { options, ..c.from_server("", &[]) }.frame());
+            let (_, frame, _) = world.one(0, Tcp { options, ..c.server_says("", &[]) }.frame());
             let seen = frame[54 + pad + 2..].chunks(4).map(|e| u32::from_be_bytes(e.try_into().unwrap_or_default()));
             assert_eq!(seen.take(edges.len()).collect::<Vec<_>>(), edges, "{blocks} blocks after {pad}");
         }
@@ -223,7 +223,7 @@ fn b11_sack_blocks_name_the_senders_own_numbers() {
     // The client's blocks name the server's numbers, which are not shifted.
     let mut sack = vec![1, 1, 5, 10];
     sack.extend([c.server_seq.to_be_bytes(), (c.server_seq + 9).to_be_bytes()].concat());
-    let (_, frame, _) = world.one(0, Tcp { options: sack.clone(), ..c.from_client("", &[]) }.frame());
+    let (_, frame, _) = world.one(0, Tcp { options: sack.clone(), ..c.client_says("", &[]) }.frame());
     assert_eq!(frame[54..66], sack);
     world.rest();
 }
@@ -272,15 +272,15 @@ fn b18_a_deleted_address_is_silent() {
     world.publish();
     let (_, _, reset) = world.one(0, syn(40_001, 1).frame());
     assert_eq!(reset.tcp_flags, 0x14, "no new session");
-    world.one(0, c.from_client("P", b"drains").frame());
+    world.one(0, c.client_says("P", b"drains").frame());
     assert_eq!(world.deliver(0, arp_request(VIP)).len(), 1, "its sessions still need the address");
     world.plan.services.clear();
     world.publish();
     for frame in [arp_request(VIP), ping(CLIENT, VIP), syn(40_002, 1).frame(), stray(40_003).frame()] {
         assert!(world.deliver(0, frame).is_empty());
     }
-    world.one(0, c.from_client("P", b"an orphan").frame());
-    world.one(0, c.from_server("P", b"an orphan").frame());
+    world.one(0, c.client_says("P", b"an orphan").frame());
+    world.one(0, c.server_says("P", b"an orphan").frame());
     world.rest();
 }
 
@@ -300,7 +300,7 @@ fn b19_counts_are_what_is_there_after_any_churn() {
             2 if !open.is_empty() => {
                 let c = open.swap_remove(rng.below(open.len() as u64) as usize);
                 let slot = rng.below(4) as usize;
-                world.one(slot, Tcp { ack: None, ..c.from_client("R", &[]) }.frame());
+                world.one(slot, Tcp { ack: None, ..c.client_says("R", &[]) }.frame());
             }
             _ => drop(world.pass(rng.below(200))),
         }
@@ -361,8 +361,8 @@ fn b21_ttl_goes_down_and_checksums_hide_no_corruption() {
     let (_, _, seen) = world.one(0, udp((CLIENT, 5000), (VIP, 53), b"question"));
     let answer = udp((seen.dst, seen.dport), (seen.src, seen.sport), b"an answer");
     let frames = [
-        c.from_client("P", b"some data of odd length").frame(),
-        c.from_server("P", b"other data").frame(),
+        c.client_says("P", b"some data of odd length").frame(),
+        c.server_says("P", b"other data").frame(),
         udp((CLIENT, 5000), (VIP, 53), b"question"),
         answer,
     ];
@@ -404,7 +404,7 @@ fn b23_replies_that_arrive_anywhere_reach_their_client() {
     for slot in 0..4 {
         let c = Connection::open(&mut world, slot, 40_000 + slot as u16);
         for arrival in 0..4 {
-            let (out, _, seen) = world.one(arrival, c.from_server("P", b"astray").frame());
+            let (out, _, seen) = world.one(arrival, c.server_says("P", b"astray").frame());
             assert_eq!((out, seen.dport, seen.tcp_flags & 4), (slot, c.client.1, 0));
         }
     }

@@ -1,5 +1,5 @@
 //! Who gets the next session: shares, weights, least connections over slots, health, drain, disable.
-#![allow(clippy::cast_possible_truncation, reason = "test data")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "test data")]
 
 mod world;
 
@@ -139,7 +139,7 @@ fn drain_disable_remove() {
     world.plan.services[0].members[0].admin = admin::DRAIN;
     world.publish();
     assert!(!shares(&mut world, 30).contains_key(&server(0)));
-    world.one(0, c[0].from_client("P", b"goes on").frame());
+    world.one(0, c[0].client_says("P", b"goes on").frame());
 
     // Disabled: both ends are reset with the number each expects.
     world.plan.services[0].members[1].admin = admin::DISABLED;
@@ -156,14 +156,14 @@ fn drain_disable_remove() {
     let to_server = resets.iter().find(|p| p.dst == c[1].server.0 && p.sport == c[1].local.1).unwrap();
     assert_eq!(to_server.seq, c[1].client_seq.wrapping_add(c[1].shift));
     assert_eq!(world.active(1), 0);
-    world.one(0, c[2].from_client("P", b"untouched").frame());
+    world.one(0, c[2].client_says("P", b"untouched").frame());
     world.check_tables();
 
     // A server that is gone from the tables altogether: its sessions go on as orphans.
     world.plan.services[0].members.remove(0);
     world.publish();
-    world.one(0, c[0].from_client("P", b"orphan").frame());
-    world.one(0, c[0].from_server("P", b"orphan").frame());
+    world.one(0, c[0].client_says("P", b"orphan").frame());
+    world.one(0, c[0].server_says("P", b"orphan").frame());
     assert_eq!(
         world.flow(Flow::Created) - world.flow(Flow::Ended),
         u64::from((0..3).map(|i| world.active(i)).sum::<u32>())

@@ -1,5 +1,5 @@
 //! TCP's corners: numbers that wrap, closes of every order, what an attacker who does not see the session may try.
-#![allow(clippy::cast_possible_truncation, reason = "test data")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "test data")]
 
 mod world;
 
@@ -14,11 +14,11 @@ fn syn_ack(seen: &packet::V4, seq: u32, ack: u32) -> Tcp {
 
 /// Closes in order, the client first; ends in TIME_WAIT.
 fn close(world: &mut World, c: &mut Connection) {
-    world.one(c.slot, c.from_client("F", &[]).frame());
+    world.one(c.slot, c.client_says("F", &[]).frame());
     c.client_seq = c.client_seq.wrapping_add(1);
-    world.one(c.slot, c.from_server("F", &[]).frame());
+    world.one(c.slot, c.server_says("F", &[]).frame());
     c.server_seq = c.server_seq.wrapping_add(1);
-    world.one(c.slot, c.from_client("", &[]).frame());
+    world.one(c.slot, c.client_says("", &[]).frame());
 }
 
 #[test]
@@ -40,13 +40,13 @@ fn numbers_wrap_with_any_shift() {
             server_seq: server_isn.wrapping_add(1),
             shift,
         };
-        world.one(0, c.from_client("", &[]).frame());
+        world.one(0, c.client_says("", &[]).frame());
         assert_eq!(world.state(port), Some(State::Established), "{isn:x}");
         for _ in 0..8 {
-            let (_, _, seen) = world.one(0, c.from_client("P", &[7; 1000]).frame());
+            let (_, _, seen) = world.one(0, c.client_says("P", &[7; 1000]).frame());
             assert_eq!(seen.seq, c.client_seq.wrapping_add(shift));
             c.client_seq = c.client_seq.wrapping_add(1000);
-            let (_, _, seen) = world.one(0, c.from_server("P", &[8; 500]).frame());
+            let (_, _, seen) = world.one(0, c.server_says("P", &[8; 500]).frame());
             assert_eq!(seen.ack, c.client_seq);
             c.server_seq = c.server_seq.wrapping_add(500);
         }
@@ -63,16 +63,16 @@ fn numbers_wrap_with_any_shift() {
 fn both_may_close_at_once() {
     let mut world = World::usual(1);
     let mut c = Connection::open(&mut world, 0, 40_000);
-    let (client_fin, server_fin) = (c.from_client("F", &[]), c.from_server("F", &[]));
+    let (client_fin, server_fin) = (c.client_says("F", &[]), c.server_says("F", &[]));
     world.one(0, client_fin.frame());
     assert_eq!(world.state(40_000), Some(State::FinWait));
     world.one(0, server_fin.frame());
     assert_eq!(world.state(40_000), Some(State::LastAck));
     c.client_seq += 1;
     c.server_seq += 1;
-    world.one(0, c.from_server("", &[]).frame());
+    world.one(0, c.server_says("", &[]).frame());
     assert_eq!(world.state(40_000), Some(State::LastAck), "one is acknowledged, the other not");
-    world.one(0, c.from_client("", &[]).frame());
+    world.one(0, c.client_says("", &[]).frame());
     assert_eq!(world.state(40_000), Some(State::TimeWait));
     // Retransmitted FINs and acks: forwarded, nothing else; the time begins anew with each.
     for _ in 0..10 {
@@ -90,20 +90,20 @@ fn both_may_close_at_once() {
 fn a_half_closed_connection_carries_data_for_long() {
     let mut world = World::usual(1);
     let mut c = Connection::open(&mut world, 0, 40_000);
-    world.one(0, c.from_client("F", b"request").frame());
+    world.one(0, c.client_says("F", b"request").frame());
     c.client_seq += 8;
     for n in 0..200_u32 {
-        world.one(0, c.from_server("P", &[1; 1000]).frame());
+        world.one(0, c.server_says("P", &[1; 1000]).frame());
         c.server_seq += 1000;
-        world.one(0, c.from_client("", &[]).frame());
+        world.one(0, c.client_says("", &[]).frame());
         assert_eq!(world.state(40_000), Some(State::CloseWait));
         world.pass(if n % 20 == 0 { 25_000 } else { 100 });
         // What somebody else says after the FIN moves nothing.
-        world.one(0, Tcp { seq: c.client_seq + 5000, ..c.from_client("P", b"never") }.frame());
+        world.one(0, Tcp { seq: c.client_seq + 5000, ..c.client_says("P", b"never") }.frame());
     }
-    world.one(0, c.from_server("F", &[]).frame());
+    world.one(0, c.server_says("F", &[]).frame());
     c.server_seq += 1;
-    world.one(0, c.from_client("", &[]).frame());
+    world.one(0, c.client_says("", &[]).frame());
     assert_eq!(world.state(40_000), Some(State::TimeWait));
     world.pass(3500);
     assert_eq!(world.state(40_000), None);
@@ -139,10 +139,10 @@ fn a_peer_that_lost_its_memory_gets_through_by_the_challenge() {
     // The client has crashed and begins again with the same port.
     world.one(0, syn(40_000, 700_000).frame());
     assert_eq!(world.state(40_000), Some(State::Established));
-    let (_, _, challenge) = world.one(0, c.from_server("", &[]).frame());
+    let (_, _, challenge) = world.one(0, c.server_says("", &[]).frame());
     assert_eq!((challenge.seq, challenge.ack), (c.server_seq, c.client_seq));
     // It knows nothing of that and resets with the number acknowledged (RFC 9293 §3.5.2): exact.
-    let reset = Tcp { seq: challenge.ack, ack: None, ..c.from_client("R", &[]) };
+    let reset = Tcp { seq: challenge.ack, ack: None, ..c.client_says("R", &[]) };
     let (_, _, seen) = world.one(0, reset.frame());
     assert_eq!(seen.seq, c.client_seq.wrapping_add(c.shift));
     assert_eq!(world.state(40_000), Some(State::Close));
@@ -223,7 +223,7 @@ fn a_reset_is_believed_by_either_exact_number() {
             let mut c = Connection::open(&mut world, 0, 40_000);
             world.one(
                 0,
-                if from_client { c.from_client("P", &[0; 100]) } else { c.from_server("P", &[0; 100]) }.frame(),
+                if from_client { c.client_says("P", &[0; 100]) } else { c.server_says("P", &[0; 100]) }.frame(),
             );
             let moved = if by_ack { 0 } else { 100 };
             if from_client {
@@ -231,7 +231,7 @@ fn a_reset_is_believed_by_either_exact_number() {
             } else {
                 c.server_seq += moved;
             }
-            let reset = if from_client { c.from_client("R", &[]) } else { c.from_server("R", &[]) };
+            let reset = if from_client { c.client_says("R", &[]) } else { c.server_says("R", &[]) };
             let (_, _, seen) = world.one(0, reset.frame());
             assert_eq!(seen.tcp_flags & 4, 4);
             assert_eq!(world.state(40_000), Some(State::Close), "{from_client} {by_ack}");
@@ -270,9 +270,9 @@ fn a_hundred_thousand_blind_resets_close_nothing() {
     }
     world.run();
     assert_eq!([world.session(40_000).unwrap(), world.session(40_001).unwrap()], before, "not even kept alive");
-    world.one(0, c.from_client("P", b"alive").frame());
+    world.one(0, c.client_says("P", b"alive").frame());
     c.client_seq += 5;
-    world.one(0, c.from_server("", &[]).frame());
+    world.one(0, c.server_says("", &[]).frame());
     world.one(0, syn_ack(&half_open, 9, half_open.seq.wrapping_add(1)).frame());
     assert_eq!(world.state(40_001), Some(State::SynRecv));
     world.rest();
@@ -285,9 +285,9 @@ fn blind_data_prepares_no_blind_reset() {
     let mut world = World::usual(1);
     let mut c = Connection::open(&mut world, 0, 40_000);
     for _ in 0..20 {
-        world.one(0, c.from_client("P", &[1; 1000]).frame());
+        world.one(0, c.client_says("P", &[1; 1000]).frame());
         c.client_seq += 1000;
-        world.one(0, c.from_server("P", &[1; 1000]).frame());
+        world.one(0, c.server_says("P", &[1; 1000]).frame());
         c.server_seq += 1000;
     }
     for n in 0..50_000_u32 {
@@ -299,9 +299,9 @@ fn blind_data_prepares_no_blind_reset() {
         };
         let flags = *rng.pick(&["P", "", "F", "S"]);
         let payload = vec![6; rng.below(40) as usize];
-        let blind = Tcp { seq, ack: Some(ack), flags, payload, ..c.from_client("", &[]) };
+        let blind = Tcp { seq, ack: Some(ack), flags, payload, ..c.client_says("", &[]) };
         let len = blind.payload.len() as u32 + u32::from(matches!(flags, "F" | "S"));
-        let reset = Tcp { seq: seq.wrapping_add(len), ack: None, ..c.from_client("R", &[]) };
+        let reset = Tcp { seq: seq.wrapping_add(len), ack: None, ..c.client_says("R", &[]) };
         world.ios[0].input.extend([blind.frame(), reset.frame()]);
         if n % 16 == 15 {
             world.run();
@@ -325,19 +325,19 @@ fn ends_follow_real_traffic_over_gaps() {
         // Every third segment is lost before us and comes again later, from further back.
         let lost = c.client_seq;
         if n % 3 != 0 {
-            world.one(0, c.from_client("P", &[1; 1400]).frame());
+            world.one(0, c.client_says("P", &[1; 1400]).frame());
         }
         c.client_seq = c.client_seq.wrapping_add(1400 + (n % 7) * 100_000);
-        world.one(0, c.from_client("P", &[1; 100]).frame());
+        world.one(0, c.client_says("P", &[1; 100]).frame());
         c.client_seq = c.client_seq.wrapping_add(100);
-        world.one(0, Tcp { seq: lost, ..c.from_client("P", &[1; 1400]) }.frame());
-        world.one(0, c.from_server("P", &[2; 1400]).frame());
+        world.one(0, Tcp { seq: lost, ..c.client_says("P", &[1; 1400]) }.frame());
+        world.one(0, c.server_says("P", &[2; 1400]).frame());
         c.server_seq += 1400;
         // An old acknowledgement overtaken by new ones.
-        world.one(0, Tcp { ack: Some(c.server_seq.wrapping_sub(2800)), ..c.from_client("", &[]) }.frame());
+        world.one(0, Tcp { ack: Some(c.server_seq.wrapping_sub(2800)), ..c.client_says("", &[]) }.frame());
     }
     assert_eq!(world.session(40_000).unwrap().1.end, [c.client_seq, c.server_seq]);
-    world.one(0, Tcp { ack: None, ..c.from_client("R", &[]) }.frame());
+    world.one(0, Tcp { ack: None, ..c.client_says("R", &[]) }.frame());
     assert_eq!(world.state(40_000), Some(State::Close));
     world.rest();
 }
@@ -349,12 +349,12 @@ fn closed_sessions_let_go_of_their_ports_whatever_one_peer_does() {
     close(&mut world, &mut chatty);
     for n in 1..=100 {
         let c = Connection::open(&mut world, 0, 40_000 + n);
-        world.one(0, Tcp { ack: None, ..c.from_client("R", &[]) }.frame());
+        world.one(0, Tcp { ack: None, ..c.client_says("R", &[]) }.frame());
     }
     // The oldest in the list never falls silent.
     for _ in 0..5 {
         world.pass(1000);
-        world.one(0, chatty.from_client("", &[]).frame());
+        world.one(0, chatty.client_says("", &[]).frame());
     }
     assert_eq!((world.state(40_000), world.flow(Flow::Ended)), (Some(State::TimeWait), 100));
     world.rest();
@@ -375,13 +375,13 @@ fn an_overflowing_list_of_closed_sessions_ends_no_living_one() {
     while record < 66_500 {
         let port = 1000 + (record % 512) as u16;
         let c = Connection::open(&mut world, 0, port);
-        world.one(0, Tcp { ack: None, ..c.from_client("R", &[]) }.frame());
+        world.one(0, Tcp { ack: None, ..c.client_says("R", &[]) }.frame());
         record += 1;
         if record.is_multiple_of(512) {
             world.pass(16_000); // The wheel frees what was reopened; the records are used again.
         }
         if record.is_multiple_of(2048) {
-            kept.iter().for_each(|c| drop(world.one(0, c.from_client("P", b"here").frame())));
+            kept.iter().for_each(|c| drop(world.one(0, c.client_says("P", b"here").frame())));
         }
     }
     for c in &kept {

@@ -1,7 +1,7 @@
 //! A small world in memory: an appliance of some slots, one port, a published configuration, neighbours that answer.
 //! Every turn ends with the conservation law.
 #![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::cast_possible_truncation, reason = "test data")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "test data")]
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -514,17 +514,17 @@ impl Connection {
             server_seq: 5000,
             shift,
         };
-        let answer = connection.from_server("S", &[]);
+        let answer = connection.server_says("S", &[]);
         let (_, _, back) = world.one(slot, answer.frame());
         assert_eq!((back.src, back.sport, back.dst, back.dport), (VIP, 80, CLIENT, port));
         assert_eq!(back.ack, connection.client_seq);
         connection.server_seq += 1;
-        let ack = connection.from_client("", &[]);
+        let ack = connection.client_says("", &[]);
         world.one(slot, ack.frame());
         connection
     }
 
-    pub fn from_client(&self, flags: &'static str, payload: &[u8]) -> Tcp {
+    pub fn client_says(&self, flags: &'static str, payload: &[u8]) -> Tcp {
         Tcp {
             from: self.client,
             to: (VIP, 80),
@@ -536,7 +536,7 @@ impl Connection {
         }
     }
 
-    pub fn from_server(&self, flags: &'static str, payload: &[u8]) -> Tcp {
+    pub fn server_says(&self, flags: &'static str, payload: &[u8]) -> Tcp {
         Tcp {
             from: self.server,
             to: self.local,
