@@ -78,7 +78,8 @@ frames = [bytes(ether)[:12] + b"\x08\x00" + packet for packet in frames]
 frames.append(bytes(ether)[:12] + b"\x88\xb5" + b"local experiment")
 frames.append(bytes(ether)[:12] + b"\x08\x06" + bytes(ARP(op=1, pdst=vip))[:20])
 frames.append(bytes(ether)[:12] + b"\x08\x06" + b"\0\1\x86\xdd\6\4\0\1" + b"\0" * 20)
-frames.append(bytes(ether)[:12] + b"\x81\x00\0\1")
+# A tag the port does not have. (A tag cut short never arrives: the kernel's own ports drop it.)
+frames.append(bytes(ether)[:12] + b"\x81\x00\0\7\x08\x00" + raw(tcp()))
 
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
     link.bind((interface, 0))
