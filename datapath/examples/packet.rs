@@ -229,8 +229,7 @@ impl Bench {
             let at = buffer * BUFFER + HEADROOM;
             let frame = &mut self.io.memory[at..at + FRAME];
             let link = packet::build::Link { dst: packet::Mac(MAC), src: packet::Mac([2, 0, 0, 0, 0, 9]), vlan: 0 };
-            let segment =
-                packet::build::Segment { src, dst, sport, dport, seq, ack, flags: ACK, window: 1000 };
+            let segment = packet::build::Segment { src, dst, sport, dport, seq, ack, flags: ACK, window: 1000 };
             packet::build::tcp(frame, link, &segment).unwrap();
             // 64 bytes of payload: total length, header checksum.
             frame[16..18].copy_from_slice(&104_u16.to_be_bytes());

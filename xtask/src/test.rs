@@ -13,6 +13,8 @@ pub fn run(filters: &[&str]) -> Outcome {
     if filters.is_empty() {
         lint::checks(&mut tally, &[]);
         tally.tests("unit tests", cargo().args(["test", "--workspace", "--no-fail-fast"]));
+        let sessions = "10 million sessions: found from both sides, expired, bytes each";
+        tally.check(sessions, bench("session-table", &[]));
     }
     match demo::build() {
         Ok(()) => tally.tests("end to end", Command::new(target().join("release/e2e")).args(filters)),
@@ -23,12 +25,14 @@ pub fn run(filters: &[&str]) -> Outcome {
 
 /// A benchmark by its name.
 pub fn bench(name: &str, arguments: &[&str]) -> Outcome {
-    const BENCHES: &[(&str, &str)] = &[("session-table", "datapath")];
-    let Some((_, package)) = BENCHES.iter().find(|(known, _)| *known == name) else {
-        let known: Vec<&str> = BENCHES.iter().map(|(n, _)| *n).collect();
+    // Name, package, example.
+    const BENCHES: &[(&str, &str, &str)] =
+        &[("packet", "datapath", "packet"), ("session-table", "datapath", "session_table")];
+    let Some((_, package, example)) = BENCHES.iter().find(|(known, ..)| *known == name) else {
+        let known: Vec<&str> = BENCHES.iter().map(|(n, ..)| *n).collect();
         return Err(format!("no benchmark {name}; there are: {}", known.join(", ")));
     };
     let mut command = cargo();
-    command.args(["run", "--release", "--package", package, "--example", name, "--"]).args(arguments);
+    command.args(["run", "--release", "--package", package, "--example", example, "--"]).args(arguments);
     run_command(&mut command)
 }
