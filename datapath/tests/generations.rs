@@ -173,6 +173,15 @@ fn a_slot_that_lags_keeps_its_generation_and_an_idle_one_holds_up_nobody() {
     assert_eq!(world.shared.slots[2].pulse.seen_generation.load(Acquire), world.publisher.generation());
 }
 
+/// Says so when it goes.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// Real threads: two slots under traffic, one publisher. What a slot reads is never written over.
 #[test]
 fn publications_race_with_bursts() {
@@ -215,6 +224,7 @@ fn publications_race_with_bursts() {
                 runner.sessions().check().unwrap();
             });
         }
+        let _ended = Ended(&stop); // Also by a failure.
         let mut rng = Rng(99);
         let mut publisher = Publisher::attach(shared.published.clone());
         for _ in 0..2000 {
@@ -227,7 +237,6 @@ fn publications_race_with_bursts() {
                 assert!(seen <= number);
             }
         }
-        stop.store(true, Relaxed);
     });
     println!("{} bursts under 2,000 generations", polls.load(Relaxed));
     for reason in [DropReason::BadRecord, DropReason::NoService, DropReason::NotForUs, DropReason::NoServer] {

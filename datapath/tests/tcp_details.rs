@@ -346,9 +346,10 @@ fn ends_follow_real_traffic_over_gaps() {
 fn closed_sessions_let_go_of_their_ports_whatever_one_peer_does() {
     let mut world = World::usual(1);
     let mut chatty = Connection::open(&mut world, 0, 40_000);
+    let others: Vec<_> = (1..=100).map(|n| Connection::open(&mut world, 0, 40_000 + n)).collect();
+    world.pass(4000); // The wheel has been by and comes again in a quarter of a minute.
     close(&mut world, &mut chatty);
-    for n in 1..=100 {
-        let c = Connection::open(&mut world, 0, 40_000 + n);
+    for c in &others {
         world.one(0, Tcp { ack: None, ..c.client_says("R", &[]) }.frame());
     }
     // The oldest in the list never falls silent.
@@ -369,10 +370,14 @@ fn an_overflowing_list_of_closed_sessions_ends_no_living_one() {
     plan.timeouts[State::TimeWait as usize] = 600_000;
     plan.timeouts[State::Close as usize] = 600_000;
     let mut world = World::new(1, 4096, vec![plan]);
-    let kept: Vec<_> = (0..200).map(|n| Connection::open(&mut world, 0, 50_000 + n)).collect();
+    let mut kept = Vec::new();
     // One session after another with the same ports: each is over, and reopened by the next.
     let mut record = 0_u32;
     while record < 66_500 {
+        if record == 4096 {
+            // From here on these live, in records that the list names from before.
+            kept.extend((0..200).map(|n| Connection::open(&mut world, 0, 50_000 + n)));
+        }
         let port = 1000 + (record % 512) as u16;
         let c = Connection::open(&mut world, 0, port);
         world.one(0, Tcp { ack: None, ..c.client_says("R", &[]) }.frame());
