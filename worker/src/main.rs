@@ -24,7 +24,7 @@ use error::WorkerError;
 #[derive(Debug, Parser)]
 #[command(name = "lb-worker", version = version())]
 struct Arguments {
-    /// Configuration file; only its [node] is read.
+    /// Configuration file; only its `[node]` is read.
     #[arg(long, value_name = "FILE", default_value = "/etc/containerlb/containerlb.toml")]
     config: PathBuf,
     /// Zone to serve.
