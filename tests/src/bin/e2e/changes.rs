@@ -78,7 +78,9 @@ pub fn drain_disable_del(ctx: &mut Ctx) -> Result<()> {
     sleep(Duration::from_secs(1));
     let (on_s1, on_s2) = (count(&s1)?, count(&s2)?);
     // Each of the two slots goes round by itself: a server may be one off in each.
-    ensure(on_s1.abs_diff(10) <= 2 && on_s2.abs_diff(10) <= 2, || format!("of 30 connections {on_s1} are on s1, {on_s2} on s2"))?;
+    ensure(on_s1.abs_diff(10) <= 2 && on_s2.abs_diff(10) <= 2, || {
+        format!("of 30 connections {on_s1} are on s1, {on_s2} on s2")
+    })?;
 
     lbctl.ok(&["rs", "drain", "talk", &s1])?;
     let more = rig.load("tcp-talk", &["client", "--target", &talk, "--connections", "10"])?;
