@@ -375,10 +375,10 @@ fn an_overflowing_list_of_closed_sessions_ends_no_living_one() {
     world.one(0, Tcp { ack: None, ..head.client_says("R", &[]) }.frame());
     // One session after another with the same ports: each is over, and reopened by the next.
     let mut record = 0_u32;
-    while record < 66_500 {
+    while record < 65_535 {
         if record == 4096 {
             // From here on these live, in records that the list names from before.
-            kept.extend((0..200).map(|n| Connection::open(&mut world, 0, 50_000 + n)));
+            kept.extend((0..1200).map(|n| Connection::open(&mut world, 0, 50_000 + n)));
         }
         let port = 1000 + (record % 512) as u16;
         let c = Connection::open(&mut world, 0, port);
@@ -391,6 +391,11 @@ fn an_overflowing_list_of_closed_sessions_ends_no_living_one() {
             kept.iter().for_each(|c| drop(world.one(0, c.client_says("P", b"here").frame())));
         }
     }
+    // It is full. A burst of closes pushes the head out, and those behind it.
+    let last: Vec<_> = (0..32).map(|n| Connection::open(&mut world, 0, 60_000 + n)).collect();
+    world.ios[0].input.extend(last.iter().map(|c| Tcp { ack: None, ..c.client_says("R", &[]) }.frame()));
+    world.run();
+    assert_eq!(world.state(999), None, "the oldest is released");
     for c in &kept {
         assert_eq!(world.state(c.client.1), Some(State::Established));
     }
