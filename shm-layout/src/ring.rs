@@ -143,7 +143,8 @@ impl Ring {
         let (len, kind) = (word as u32 as usize, RecordKind::of((word >> 32) as u16));
         let need = 1 + len.div_ceil(GRANULE) as u64;
         let (Some(kind), true) = (kind, used <= self.granules && need <= used && len <= RING_FRAME_MAX) else {
-            self.finish(tail);
+            // All records are given up together.
+            self.finish(tail, self.control.pushed.load(Ordering::Relaxed));
             return None;
         };
         let mut args = [0; 5];
@@ -163,13 +164,13 @@ impl Ring {
                 bytes.copy_from_slice(&value[..bytes.len()]);
             }
         }
-        self.finish(head + need);
+        let popped = self.control.popped.load(Ordering::Relaxed); // Relaxed: own word.
+        self.finish(head + need, popped + 1);
         Some((kind, args, len))
     }
 
-    fn finish(&self, head: u64) {
-        let popped = self.control.popped.load(Ordering::Relaxed);
-        self.control.popped.store(popped + 1, Ordering::Relaxed);
+    fn finish(&self, head: u64, popped: u64) {
+        self.control.popped.store(popped, Ordering::Relaxed); // Relaxed: statistics of one writer.
         // Pairs with the Acquire in `push`: the granules are free only when copied out.
         self.control.head.store(head, Ordering::Release);
     }
@@ -235,7 +236,9 @@ mod tests {
         assert!(ring.push(RecordKind::Send, [0; 5], &[1; 100]));
         ring.words[0].store(u64::MAX, Ordering::Relaxed);
         let mut into = [0; RING_FRAME_MAX];
+        assert!(ring.push(RecordKind::Send, [0; 5], &[1; 100]));
         assert!(ring.pop(&mut into).is_none());
+        assert_eq!(ring.len(), 0, "both are given up");
         assert!(ring.push(RecordKind::Send, [0; 5], &[2; 100]));
         assert!(ring.pop(&mut into).is_some());
     }

@@ -51,7 +51,8 @@ pub struct SessionRow {
     pub isn_shift: AtomicU32,
     /// Highest sequence end seen, client then server, in the sender's own numbers.
     pub end: [AtomicU32; 2],
-    /// Highest ack sent, client then server, in the numbers of the peer it acknowledges, as that peer sent them.
+    /// Highest ack sent, client then server, in the numbers of the peer it acknowledges, as that peer sent them. Begins at
+    /// the peer's ISN + 1 as soon as that is known.
     pub ack: [AtomicU32; 2],
 }
 row!(SessionRow, size 64, align 64,
