@@ -6,9 +6,10 @@ use std::process::{Command, ExitCode, Stdio};
 
 use config::{Config, HugepagesNeeded, SlotHome, TableSizes};
 use serde::{Deserialize, Serialize};
+use shm_layout::geometry::Geometry;
 use shm_layout::limits::{NEIGH_WAIT, RX_BURST, TX_HELD};
 
-use super::geometry::{Geometry, table_bytes};
+use super::geometry::{self, table_bytes};
 
 /// Environment variable that carries the plan to the holder.
 const PLAN: &str = "LB_HOLDER_PLAN";
@@ -134,7 +135,7 @@ impl HolderPlan {
             zones: config.zones.iter().map(|z| ZonePlan { id: z.id, numa: z.numa, cpus: z.cpus.clone() }).collect(),
             ports,
             homes: config.slot_homes(),
-            geometry: Geometry::of(sizes),
+            geometry: geometry::of(sizes),
             pages,
             summary: format!(
                 "configuration of {} is valid: {} services, {} slots; {} hugepages of 2 MiB are needed ({} for packet buffers, {} for tables)",

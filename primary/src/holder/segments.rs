@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use shm_layout::SegmentError;
 use shm_layout::counters::{DropReason, Flow};
+use shm_layout::geometry::Geometry;
 use shm_layout::header;
 use shm_layout::neighbours::Neighbours;
 use shm_layout::published::Published;
@@ -16,7 +17,6 @@ use shm_layout::segment::Mapping;
 use shm_layout::slot::{SEEN_IDLE, Slot};
 
 use super::error::HolderError;
-use super::geometry::Geometry;
 use super::plan::HolderPlan;
 
 /// Mode of the tables: group members look, they do not write.
