@@ -1,7 +1,8 @@
 //! What is said on the admin socket (`control.sock`): JSON-RPC 2.0, one object a line, UTF-8.
 //!
 //! [`rpc`] is the envelope, [`params`] what is asked, [`views`] what is answered (the fields of `lbctl -o json`),
-//! [`error`] how it is refused, [`client`] a blocking client. Nothing here knows the tables.
+//! [`error`] how it is refused, [`client`] a blocking client. Nothing here knows the tables, but for
+//! feature `tables`: answers made from them, for programs that map them.
 //!
 //! # Methods
 //!
@@ -34,6 +35,8 @@ pub mod client;
 pub mod error;
 pub mod params;
 pub mod rpc;
+#[cfg(feature = "tables")]
+mod tables;
 pub mod views;
 
 pub use client::{Client, ClientError};

@@ -1,10 +1,10 @@
 //! Reading without the daemon: the tables are shared memory, and counters go on while lb-primary is away.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
-use control_api::views::{Counters, SlotCounters, Stats};
+use control_api::views::Stats;
 use control_api::{ApiError, Code};
-use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::published::Published;
 use shm_layout::slot::Slot;
 
@@ -37,37 +37,15 @@ pub fn instead<T>(
 pub fn stats(tables: &Path) -> Result<Stats, ApiError> {
     let fail = |why: &dyn std::fmt::Display| ApiError::new(Code::Failed, why.to_string());
     let published = Published::open(tables, false).map_err(|why| fail(&why))?;
-    let mut sum = Counts::default();
-    let mut per_slot = Vec::new();
+    let mut readings = Vec::new();
     for (number, row) in (0u32..).zip(published.slots.iter()) {
         // Relaxed: node rows do not change while the tables live.
-        if row.used.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        if row.used.load(Ordering::Relaxed) == 0 {
             continue;
         }
         let slot = Slot::open(tables, number, false).map_err(|why| fail(&why))?;
         let counts = slot.counters.read().ok_or_else(|| fail(&format!("counters of slot {number} are changing")))?;
-        sum.merge(&counts);
-        let zone = row.zone.load(std::sync::atomic::Ordering::Relaxed); // Relaxed: as above.
-        per_slot.push(SlotCounters { slot: number, zone, counters: view(&counts) });
+        readings.push((number, row.zone.load(Ordering::Relaxed), counts)); // Relaxed: as above.
     }
-    Ok(Stats { sum: view(&sum), per_slot })
-}
-
-fn view(counts: &Counts) -> Counters {
-    Counters {
-        rx: counts.flow(Flow::Rx),
-        tx: counts.flow(Flow::Tx),
-        from_ring: counts.flow(Flow::FromRing),
-        to_ring: counts.flow(Flow::ToRing),
-        to_kernel: counts.flow(Flow::ToKernel),
-        from_kernel: counts.flow(Flow::FromKernel),
-        originated: counts.flow(Flow::Originated),
-        held: counts.flow(Flow::Held),
-        drops: DropReason::ALL.iter().map(|r| (r.name().to_owned(), counts.dropped(*r))).collect(),
-        rx_bytes: counts.flow(Flow::RxBytes),
-        tx_bytes: counts.flow(Flow::TxBytes),
-        sessions_created: counts.flow(Flow::Created),
-        sessions_ended: counts.flow(Flow::Ended),
-        sessions_refused: counts.flow(Flow::Refused),
-    }
+    Ok(Stats::of(readings))
 }

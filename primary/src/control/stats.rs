@@ -1,8 +1,8 @@
 //! `stats show` and `stats reset`: the slots' counters, from a baseline. The law of DESIGN §4 holds in every answer.
 
-use control_api::views::{Counters, SlotCounters, Stats};
+use control_api::views::Stats;
 use control_api::{ApiError, Code};
-use shm_layout::counters::{Counts, DropReason, Flow};
+use shm_layout::counters::{Counts, Flow};
 use shm_layout::slot::Slot;
 
 /// Counts of each slot when the counters were last "reset"; the tables' own are never changed.
@@ -34,18 +34,11 @@ pub fn read(slot: &Slot) -> Result<Counts, ApiError> {
 /// # Errors
 /// As [`read`].
 pub fn show(slots: &[Slot], zones: &[u32], baseline: &Baseline) -> Result<Stats, ApiError> {
-    let mut sum = Counts::default();
-    let mut per_slot = Vec::with_capacity(slots.len());
-    for (i, slot) in slots.iter().enumerate() {
-        let counts = since(&read(slot)?, baseline.0.get(i));
-        sum.merge(&counts);
-        per_slot.push(SlotCounters {
-            slot: slot.geometry.slot,
-            zone: zones.get(i).copied().unwrap_or(0),
-            counters: view(&counts),
-        });
-    }
-    Ok(Stats { sum: view(&sum), per_slot })
+    let reading = |(i, slot): (usize, &Slot)| -> Result<_, ApiError> {
+        let zone = zones.get(i).copied().unwrap_or(0);
+        Ok((slot.geometry.slot, zone, since(&read(slot)?, baseline.0.get(i))))
+    };
+    Ok(Stats::of(slots.iter().enumerate().map(reading).collect::<Result<Vec<_>, _>>()?))
 }
 
 /// What was counted since `base`. Packets held then had come in before: they count as received since, or the law would not
@@ -64,28 +57,10 @@ fn since(counts: &Counts, base: Option<&Counts>) -> Counts {
     difference
 }
 
-fn view(counts: &Counts) -> Counters {
-    Counters {
-        rx: counts.flow(Flow::Rx),
-        tx: counts.flow(Flow::Tx),
-        from_ring: counts.flow(Flow::FromRing),
-        to_ring: counts.flow(Flow::ToRing),
-        to_kernel: counts.flow(Flow::ToKernel),
-        from_kernel: counts.flow(Flow::FromKernel),
-        originated: counts.flow(Flow::Originated),
-        held: counts.flow(Flow::Held),
-        drops: DropReason::ALL.iter().map(|r| (r.name().to_owned(), counts.dropped(*r))).collect(),
-        rx_bytes: counts.flow(Flow::RxBytes),
-        tx_bytes: counts.flow(Flow::TxBytes),
-        sessions_created: counts.flow(Flow::Created),
-        sessions_ended: counts.flow(Flow::Ended),
-        sessions_refused: counts.flow(Flow::Refused),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shm_layout::counters::DropReason;
     use shm_layout::slot::SlotGeometry;
 
     #[test]
