@@ -31,7 +31,7 @@ pub struct SessionRow {
     pub server_port: AtomicU16,
     /// When a packet was last seen, ms.
     pub last_seen: AtomicU32,
-    /// [`State`](crate::session::State); `FREE` when the record holds no session.
+    /// [`State`]; `FREE` when the record holds no session.
     pub state: AtomicU8,
     /// [`flag`] bits.
     pub flags: AtomicU8,

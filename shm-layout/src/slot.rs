@@ -29,7 +29,7 @@ pub struct OwnerRow {
     pub owner: AtomicU64,
     /// Start time of that pid (clock ticks since boot, /proc/PID/stat field 22): a reused pid is noticed.
     pub owner_start: AtomicU64,
-    /// [`HAND`] states; the futex a successor sleeps on.
+    /// [`hand`] states; the futex a successor sleeps on.
     pub hand: AtomicU32,
     /// Zone of the owner.
     pub zone: AtomicU32,
