@@ -48,6 +48,10 @@ fn version() -> &'static str {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     links::service::init_log();
+    if let Err(missing) = arch::cpu_check() {
+        log::error!("{missing}");
+        return ExitCode::FAILURE;
+    }
     let (config, from_file) = (arguments.config, arguments.from_file);
     match arguments.internal {
         Some(Life::Plan) => holder::plan::main(&config, from_file),

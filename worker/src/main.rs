@@ -43,6 +43,10 @@ fn version() -> &'static str {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     links::service::init_log();
+    if let Err(missing) = arch::cpu_check() {
+        log::error!("{missing}");
+        return ExitCode::FAILURE;
+    }
     if arguments.take_over {
         log::error!("--take-over is not in this version; hint: stop the old worker first, its sessions stay");
         return ExitCode::FAILURE;
