@@ -50,12 +50,13 @@ impl SlotRunner {
         let Ok(message) = arp::parse(frame.get(usize::from(l3)..).unwrap_or(&[])) else {
             return self.refuse(io, place, DropReason::BadArp);
         };
-        if message.operation == Operation::Reply {
-            // A full ring: control is busy or dead, it asks again.
-            self.slot.to_control.push(RecordKind::Learn, [u32::from(self.port.number), 0, 0, 0, 0], frame);
+        if message.operation == Operation::Reply || message.is_gratuitous() {
+            // A full ring: control is busy or dead, it asks again. What pads the message would only fill it.
+            let heard = frame.get(..usize::from(l3) + arp::MESSAGE).unwrap_or(frame);
+            self.slot.to_control.push(RecordKind::Learn, [u32::from(self.port.number), 0, 0, 0, 0], heard);
             return self.refuse(io, place, DropReason::HandledArp);
         }
-        if !self.answers_for(message.target_ip) || message.is_gratuitous() {
+        if !self.answers_for(message.target_ip) {
             return self.refuse(io, place, DropReason::BadArp);
         }
         let mac = self.port.mac;

@@ -22,6 +22,10 @@ impl SlotRunner {
     pub(crate) fn unknown<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         // An earlier packet of the same burst may have begun it.
         if let Some(found) = self.sessions.find_hashed(flight.key, flight.hash) {
+            if self.sessions.end_damaged(found.0) {
+                self.counts.add(Flow::Ended, 1);
+                return self.refuse(io, place, DropReason::BadRecord);
+            }
             return self.established(io, place, &flight.packet, flight.hash, found, origin);
         }
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };

@@ -43,6 +43,13 @@ impl SlotRunner {
         if packet.proto == protocol::TCP {
             let (flags, len) = (packet.tcp_flags, packet.segment_len());
             let segment = Segment { flags, seq: packet.seq, ack: packet.ack, len };
+            if flags & header::SYN != 0
+                && direction == Direction::Client
+                && let Some(frame) = io.frame(place)
+            {
+                // As on the first SYN: it may be this one that reaches the server.
+                tcp_options::erase_timestamps(frame, packet);
+            }
             step = tcp::track(row, direction, &segment, shift);
             match step {
                 Step::Stay | Step::Ignore => {}

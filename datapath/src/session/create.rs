@@ -208,6 +208,19 @@ impl SessionTable {
         Plan::close(record, places, state, flags, server, service, counts).run(&self.slot)
     }
 
+    /// Ends a session whose record, found by its key, says that it is not indexed: only damage does both. It leaves like any
+    /// other, keys and counts included. `true`: it was damaged.
+    pub fn end_damaged(&mut self, record: u32) -> bool {
+        let Some(row) = self.slot.sessions.get(record as usize) else { return false };
+        let flags = row.flags.load(Ordering::Relaxed); // Relaxed: own data.
+        if flags & flag::INDEXED != 0 {
+            return false;
+        }
+        self.quarantined();
+        row.flags.put(flags | flag::INDEXED);
+        self.close(record)
+    }
+
     /// First record of the free list, else the first never used.
     fn next_record(&self) -> Result<Fresh, CreateError> {
         let table = &self.slot.table;

@@ -24,6 +24,11 @@ impl Peers {
         let joined = peers.clone();
         Listener::serve(&links::control_socket(run_dir), move |pending| {
             let own = Hello::new(Role::Control, None);
+            if let Err(why) = pending.check(&own) {
+                log::warn!("refused: {why}");
+                pending.refuse(&why);
+                return true;
+            }
             match pending.accept::<Notice, PeerSays>(&own) {
                 Ok(peer) => joined.lock().push(peer),
                 Err(error) => log::warn!("a peer was not linked: {error}"),

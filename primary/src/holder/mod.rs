@@ -238,6 +238,13 @@ impl<'a> Holder<'a> {
                 return pending.refuse(&why);
             }
         };
+        // The health-checker shares the group, and with it the socket: it must not pass for a worker or for control.
+        let (uid, own) = (pending.uid(), nix::unistd::geteuid().as_raw());
+        if uid != own && uid != 0 {
+            let why = format!("process {} is of user {uid}; a {} must be of user {own}", pending.pid(), hello.role);
+            log::warn!("refused: {why}");
+            return pending.refuse(&why);
+        }
         match hello.role {
             Role::Worker if self.generation.is_some() => {
                 for pid in self.workers.dead_already() {
