@@ -11,6 +11,10 @@ pub trait Facts {
     fn numa_online(&self, node: u8) -> bool;
     /// Whether the kernel has a route to the address in the caller's network namespace.
     fn has_route(&self, to: IpAddr) -> bool;
+    /// Whether the kernel of the caller's network namespace has the address as its own.
+    fn is_own(&self, _: IpAddr) -> bool {
+        false
+    }
 }
 
 /// A machine that has everything: for tools that look at a configuration of another machine, and for tests.
@@ -61,6 +65,13 @@ impl Facts for SystemFacts {
     fn has_route(&self, to: IpAddr) -> bool {
         let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| socket.connect(SocketAddr::new(to, 9))).is_ok()
+    }
+
+    /// `bind` takes only own addresses (ip(7), unless `ip_nonlocal_bind` is set: then nothing is known).
+    fn is_own(&self, address: IpAddr) -> bool {
+        let nobody = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1)); // TEST-NET-1, RFC 5737.
+        let binds = |ip| UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok();
+        binds(address) && !binds(nobody)
     }
 }
 

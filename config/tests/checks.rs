@@ -321,3 +321,45 @@ fn what_is_not_built_yet_is_refused_honestly() {
     // A NAT64 service misses the IPv6 VIP only.
     not_yet("10.0.0.100:80", "[fd00::100]:80", "service[0].vip");
 }
+
+/// A machine whose kernel has one address of its own.
+struct Owns(IpAddr);
+
+impl Facts for Owns {
+    fn cpu_online(&self, _: u16) -> bool {
+        true
+    }
+    fn numa_online(&self, _: u8) -> bool {
+        true
+    }
+    fn has_route(&self, _: IpAddr) -> bool {
+        true
+    }
+    fn is_own(&self, address: IpAddr) -> bool {
+        address == self.0
+    }
+}
+
+#[test]
+fn a_vip_is_nobody_elses() {
+    let vip = "vip = \"10.0.0.100:80\"";
+    for (to, path) in
+        [("10.0.0.1:80", "service[0].vip"), ("10.0.0.0:80", "service[0].vip"), ("10.0.0.255:80", "service[0].vip")]
+    {
+        refused(vip, &format!("vip = \"{to}\""), codes::OVERLAP, path);
+    }
+    // A server of any service; told where the server is named.
+    refused(vip, "vip = \"10.0.0.22:80\"", codes::OVERLAP, "service[0].rs[1].address");
+    passes(vip, "vip = \"10.0.0.99:80\"");
+    let own = Owns("10.0.0.100".parse().unwrap());
+    assert_eq!(found("", "", &own), [(codes::OVERLAP.to_owned(), "service[0].vip".to_owned())]);
+    // The source of the probes: its answers would come to the ports.
+    refused("source = \"\"", "source = \"10.0.0.100\"", codes::OVERLAP, "service[0].vip");
+}
+
+#[test]
+fn a_server_is_not_the_appliance() {
+    let rs = "address = \"10.0.0.22:8080\"";
+    refused(rs, "address = \"10.0.0.2:80\"", codes::OVERLAP, "service[0].rs[1].address");
+    refused(rs, "address = \"10.0.0.100:7003\"", codes::OVERLAP, "service[0].rs[1].address");
+}

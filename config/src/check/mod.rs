@@ -2,6 +2,7 @@
 
 mod laddrs;
 mod node;
+mod owners;
 mod ports;
 mod services;
 
@@ -29,6 +30,7 @@ pub(crate) fn check(config: &Config, facts: &dyn Facts, poisoned: &BTreeSet<Stri
     ports::check(&mut checker);
     laddrs::check(&mut checker);
     services::check(&mut checker);
+    owners::check(&mut checker);
     // What is wrong for ever need not be told that it is not there yet.
     let wrong: BTreeSet<String> = checker.found.iter().map(|d| d.path.clone()).collect();
     for diagnostic in release::not_yet(config) {

@@ -226,7 +226,10 @@ pub fn apply(core: &mut Core, p: &ConfigApply, text: &str, user: &str) -> Result
     if let Some(first) = blocking.first() {
         let message = format!("{} of the changes need a restart: {}", blocking.len(), first.message);
         let mut error =
-            ApiError::new(Code::NeedsRestart, message).hint("restart lb.target with this file, or undo these changes");
+            ApiError::new(Code::NeedsRestart, message).hint(
+                "restart lb.target with this file (where it changes sessions, slots or limits the tables must hold no session: \
+                 drain first), or undo these changes",
+            );
         error.path.clone_from(&first.path);
         error.all = blocking;
         return Err(error);
