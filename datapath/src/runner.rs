@@ -73,9 +73,26 @@ pub(crate) enum Origin {
 }
 
 impl SlotRunner {
-    /// Takes up the work of slot `number`: the caller owns it. Counters go on where the last owner's stood.
+    /// Takes up the work of slot `number` at a start or after its owner's death: the caller owns it. Counters go on where
+    /// the last owner's stood; what it held is lost. (Whoever gave its buffers back may have counted that already.)
     #[must_use]
     pub fn new(shared: Arc<Shared>, number: u32, now_ns: u64) -> Option<Self> {
+        let waits = Waiting::anew(shared.slots.get(number as usize)?.waits.clone());
+        let mut runner = Self::take_up(shared, number, now_ns, waits)?;
+        let counts = &mut runner.counts;
+        counts.drop_many(DropReason::LostInCrash, counts.flow(Flow::Held));
+        counts.set_held(0);
+        Some(runner)
+    }
+
+    /// Takes up the work of slot `number` after [`hand_over`](Self::hand_over): what is held passes with it.
+    #[must_use]
+    pub fn resume(shared: Arc<Shared>, number: u32, now_ns: u64) -> Option<Self> {
+        let waits = Waiting::resume(shared.slots.get(number as usize)?.waits.clone());
+        Self::take_up(shared, number, now_ns, waits)
+    }
+
+    fn take_up(shared: Arc<Shared>, number: u32, now_ns: u64, waiting: Waiting) -> Option<Self> {
         let slot = shared.slots.get(number as usize)?.clone();
         let row = shared.published.slots.get(number as usize)?;
         let place = u8::try_from(row.port.load(Relaxed)).ok()?;
@@ -87,15 +104,12 @@ impl SlotRunner {
             mtu: port.mtu.load(Relaxed),
             vlan: u16::try_from(port.vlan.load(Relaxed)).ok()?,
         };
-        // What the last owner held is gone. (Whoever recovered its buffers may have counted that already: then it is 0.)
-        let mut counts = slot.counters.read()?;
-        counts.drop_many(DropReason::LostInCrash, counts.flow(Flow::Held));
-        counts.set_held(0);
+        let counts = slot.counters.read()?;
         Some(Self {
             sessions: SessionTable::attach(slot.clone(), &shared.secrets),
             schedulers: Schedulers::new(&shared, number, now_ns ^ u64::from(number) << 32),
             isn_key: shared.isn_key(),
-            waiting: Waiting::default(),
+            waiting,
             closing: Closing::default(),
             answers: Rate::new(ANSWERS_PER_SECOND),
             generation: None,
@@ -271,7 +285,19 @@ impl SlotRunner {
         }
     }
 
-    /// Drops everything that is held and lets go: called once before the owner releases the slot.
+    /// Ends the last burst and keeps what is held for the successor: called once before the owner releases the slot to it.
+    pub fn hand_over<I: Io>(&mut self, io: &mut I) {
+        self.finish(io, true);
+        self.leave_generation();
+    }
+
+    fn leave_generation(&mut self) {
+        self.generation = None;
+        // Pairs with the publisher's Acquire: nothing is read from here on.
+        self.slot.pulse.seen_generation.store(shm_layout::slot::SEEN_IDLE, Release);
+    }
+
+    /// Drops everything that is held and lets go: called once before the owner releases the slot to nobody.
     pub fn release<I: Io>(&mut self, io: &mut I) {
         // Of what the port refuses, every second flush gives up one.
         for _ in 0..=2 * TX_HELD {
@@ -287,8 +313,7 @@ impl SlotRunner {
             self.counts.drop(DropReason::NoNeighbour);
         }
         self.finish(io, true);
-        self.generation = None;
-        self.slot.pulse.seen_generation.store(shm_layout::slot::SEEN_IDLE, Release);
+        self.leave_generation();
     }
 
     /// Counts as of the last burst.

@@ -12,17 +12,16 @@ use datapath::Shared;
 use datapath::io_memory::MemoryIo;
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::neighbours::ip4;
-use shm_layout::publish::{MemberPlan, Plan, PublishError, Publisher, process_start};
+use shm_layout::owner::Process;
+use shm_layout::publish::{MemberPlan, Plan, PublishError, Publisher};
 use shm_layout::published::{Generation, admin, protocol, scheduler};
 use shm_layout::slot::{SEEN_IDLE, Slot};
 use world::*;
 
 /// Makes this process the owner of every slot: it counts in the quorum.
 fn own(slots: &[Slot]) {
-    let pid = std::process::id();
     for slot in slots {
-        slot.owner.owner_start.store(process_start(pid).unwrap(), Release);
-        slot.owner.owner.store(u64::from(pid) << 32 | 1, Release);
+        assert!(slot.owner.claim(slot.owner.owner(), Process::this()));
     }
 }
 
@@ -159,7 +158,7 @@ fn a_slot_that_lags_keeps_its_generation_and_an_idle_one_holds_up_nobody() {
     publish(&mut world).unwrap();
     assert!(world.publisher.retired() <= 2);
     // A dead owner is struck from the quorum.
-    world.shared.slots[1].owner.owner_start.store(1, Release);
+    world.shared.slots[1].owner.owner.store(Process::this().word() ^ 1, Release);
     for _ in 0..20 {
         change(&mut world.plan, &mut rng);
         publish(&mut world).unwrap();

@@ -99,6 +99,11 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Another handle to it, without a look into EAL's tables (whose lock a death would leave taken).
+    pub fn again(&self) -> Pool {
+        Pool { name: self.name.clone(), ptr: self.ptr, objects: self.objects.clone(), not_sync: PhantomData }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -168,6 +173,7 @@ fn pool_name(name: &str) -> Result<CString, PoolError> {
 }
 
 /// Where a pool's mbufs lie: normally `first + i × step`, in general a sorted list.
+#[derive(Clone)]
 struct Objects {
     count: u32,
     first: u64,

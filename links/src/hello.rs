@@ -7,7 +7,7 @@ use shm_layout::header::layout_text;
 use shm_layout::limits::LAYOUT_VERSION;
 
 /// Version of the messages. Raised with every change of [`messages`](crate::messages): they are not self-describing.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct Hello {
     /// A worker that wants the slots of a living one.
     #[serde(default)]
     pub take_over: bool,
+    /// Lane it would like to have, 0 = a, 1 = b: that of the unit it is.
+    #[serde(default)]
+    pub lane: Option<u8>,
     /// Its process id.
     pub pid: u32,
     /// Version of the program.
@@ -70,6 +73,7 @@ impl Hello {
             role,
             zone: None,
             take_over: false,
+            lane: None,
             pid: std::process::id(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -19,6 +19,8 @@ pub struct AdmitPort {
     pub first_slot: u32,
     /// Queue pairs, one per slot.
     pub queues: u16,
+    /// Its driver's descriptor rings are torn by a death: the holder restarts the queue pair before anybody polls it.
+    pub restarts: bool,
 }
 
 /// All a worker needs to attach.
@@ -61,8 +63,11 @@ pub fn pool_name(slot: u32) -> String {
 pub enum ToWorker {
     /// Attach now: no other process attaches meanwhile.
     Admit(Box<Admit>),
-    /// Take no new sessions (reserved for the hand-over).
-    Drain,
+    /// Another worker has died, and the queue pairs it tore are whole again.
+    Died {
+        /// It.
+        pid: u32,
+    },
     /// Let go of all slots and leave.
     Stop,
 }

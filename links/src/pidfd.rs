@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use shm_layout::owner::Process;
 
 /// A process, held so that its number cannot come to mean another one.
 #[derive(Debug)]
@@ -83,19 +84,21 @@ impl Peer {
     }
 }
 
-/// When a process started, in clock ticks since boot (/proc/PID/stat, field 22): tells a reused number.
+/// Whether a process lives: until its last thread is gone, which is later than its main thread's end (a killed process
+/// whose leader is a zombie may still have a thread in the kernel).
 #[must_use]
-pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command in brackets may contain spaces and brackets: count behind the last one.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+pub fn lives(process: Process) -> bool {
+    // Opened before its start is read: what is read belongs to the process that is held.
+    let Ok(peer) = Peer::open(process.pid()) else { return false };
+    start_time(process.pid()) == Some(process) && !peer.dead()
 }
 
-/// Whether the process that had this number and start time still lives.
-#[must_use]
-pub fn alive(pid: u32, start: u64) -> bool {
-    let Ok(peer) = Peer::open(pid) else { return false };
-    start_time(pid) == Some(start) && !peer.dead()
+/// The process of this number as of now, dead or alive (/proc/PID/stat, field 22).
+fn start_time(pid: u32) -> Option<Process> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command in brackets may contain spaces and brackets: count behind the last one.
+    let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    Some(Process::new(pid, start))
 }
 
 #[cfg(test)]
@@ -105,12 +108,12 @@ mod tests {
     #[test]
     fn a_killed_child_is_seen_before_it_is_awaited() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let (pid, start) = (child.id(), start_time(child.id()).unwrap());
+        let (pid, process) = (child.id(), Process::living(child.id()).unwrap());
         let peer = Peer::open(pid).unwrap();
-        assert!(!peer.dead() && alive(pid, start) && !alive(pid, start + 1));
+        assert!(!peer.dead() && lives(process) && !lives(Process::from_word(process.word() + 1)));
         peer.kill();
         assert!(peer.wait(Some(Duration::from_secs(5))).unwrap());
-        assert!(!alive(pid, start));
+        assert!(!lives(process));
         child.wait().unwrap();
         assert!(Peer::open(pid).is_err());
     }

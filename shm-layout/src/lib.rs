@@ -22,6 +22,7 @@ pub mod header;
 pub mod learn;
 pub mod limits;
 pub mod neighbours;
+pub mod owner;
 pub mod publish;
 pub mod published;
 pub mod ring;
@@ -40,7 +41,9 @@ pub const fn fingerprint() -> u64 {
         size_of::<session::SessionRow>(),
         size_of::<session::BucketRow>(),
         size_of::<session::ExtensionRow>(),
-        size_of::<slot::OwnerRow>(),
+        size_of::<owner::OwnerRow>(),
+        size_of::<owner::AutopsyRow>(),
+        size_of::<slot::WaitRow>(),
         size_of::<slot::PulseRow>(),
         size_of::<slot::IntentRow>(),
         size_of::<slot::TableRow>(),

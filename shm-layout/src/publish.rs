@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use arena::Arena;
 pub use node::{PortPlan, SlotPlan, write_node};
 pub use plan::{LocalPlan, MemberPlan, Plan, ServicePlan};
-pub use quorum::{Laggard, control_age_ms, lowest_seen, owner_alive, process_start};
+pub use quorum::{Laggard, control_age_ms, lowest_seen, owner_alive};
 pub use sequence::{STEPS_MAX, smooth};
 
 use crate::limits::{MAX_LADDRS, NONE, RETIRED_GENERATIONS};

@@ -13,51 +13,11 @@ use crate::header::{self, Kind, PARAMS};
 use crate::limits::{
     CONTROL_RING_BYTES, MAX_SLOTS, NEIGH_WAIT, RX_BURST, TX_HELD, WHEEL_BUCKETS, index_buckets, ring_bytes,
 };
+use crate::owner::{AutopsyRow, OwnerRow};
 use crate::ring::Ring;
 use crate::row;
 use crate::segment::{Cursor, Mapping, One, Rows};
 use crate::session::{BucketRow, ExtensionRow, SessionRow};
-
-/// Whose the slot is.
-///
-/// Shape: two lines. Writer: whoever owns the slot (take-over: the successor, after release or confirmed death).
-/// Readers: all.
-#[repr(C, align(64))]
-#[derive(Debug)]
-pub struct OwnerRow {
-    /// `pid << 32 | incarnation`; 0: nobody yet. Taken by one store (the holder admits one taker at a time).
-    pub owner: AtomicU64,
-    /// Start time of that pid (clock ticks since boot, /proc/PID/stat field 22): a reused pid is noticed.
-    pub owner_start: AtomicU64,
-    /// [`hand`] states; the futex a successor sleeps on.
-    pub hand: AtomicU32,
-    /// Zone of the owner.
-    pub zone: AtomicU32,
-    /// Lane of the owner: 0 = a, 1 = b.
-    pub lane: AtomicU32,
-    /// CPU of the owning thread.
-    pub cpu: AtomicU32,
-    /// Thread id of the owning thread.
-    pub tid: AtomicU32,
-    /// Layout version the owner was built with.
-    pub layout: AtomicU32,
-    /// Version text of the owner, NUL padded.
-    pub version: [AtomicU64; 2],
-    /// Deaths of owners so far.
-    pub deaths: AtomicU64,
-    reserved: [AtomicU64; 7],
-}
-row!(OwnerRow, size 128, align 64);
-
-/// States of [`OwnerRow::hand`].
-pub mod hand {
-    /// No owner, or the owner has let go in order.
-    pub const RELEASED: u32 = 0;
-    /// Owned.
-    pub const OWNED: u32 = 1;
-    /// A successor asks for it: the owner ends its burst and releases.
-    pub const OFFERED: u32 = 2;
-}
 
 /// What the owner tells once per loop.
 ///
@@ -141,7 +101,8 @@ pub struct TableRow {
     pub created: AtomicU64,
     /// Sessions ended.
     pub ended: AtomicU64,
-    reserved: AtomicU64,
+    /// Not 0 while the table is made anew from its records.
+    pub rebuilding: AtomicU64,
 }
 row!(TableRow, size 64, align 64);
 
@@ -207,6 +168,22 @@ pub struct LedgerRow {
 }
 row!(LedgerRow, size 8 * (RX_BURST + TX_HELD + NEIGH_WAIT), align 64);
 
+/// What the packet in the same place of [`LedgerRow::wait`] waits for.
+///
+/// Shape: half a line. Writer: owner. Reader: the next owner, after a hand-over. Units: milliseconds of CLOCK_BOOTTIME.
+#[repr(C)]
+#[derive(Debug)]
+pub struct WaitRow {
+    /// Address of the neighbour.
+    pub neighbour: [AtomicU64; 2],
+    /// When it has waited too long, ms; 0: the place is free.
+    pub until_ms: AtomicU64,
+    /// Our number of the port.
+    pub port: AtomicU32,
+    reserved: AtomicU32,
+}
+row!(WaitRow, size 32, align 8);
+
 /// Sizes of a slot's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotGeometry {
@@ -233,6 +210,8 @@ struct Offsets {
     table: u64,
     counters: u64,
     ledger: u64,
+    waits: u64,
+    autopsy: u64,
     wheel: u64,
     to_control: u64,
     from_control: u64,
@@ -264,6 +243,8 @@ impl SlotGeometry {
         let table = at.take::<TableRow>(1);
         let counters = at.take::<CounterBlock>(1);
         let ledger = at.take::<LedgerRow>(1);
+        let waits = at.take::<WaitRow>(NEIGH_WAIT as u64);
+        let autopsy = at.take::<AutopsyRow>(1);
         let wheel = at.take::<AtomicU32>(WHEEL_BUCKETS as u64);
         let to_control = at.take::<u8>(Ring::segment_bytes(CONTROL_RING_BYTES));
         let from_control = at.take::<u8>(Ring::segment_bytes(CONTROL_RING_BYTES));
@@ -280,6 +261,8 @@ impl SlotGeometry {
             table,
             counters,
             ledger,
+            waits,
+            autopsy,
             wheel,
             to_control,
             from_control,
@@ -342,6 +325,10 @@ pub struct Slot {
     pub counters: One<CounterBlock>,
     /// Buffers held.
     pub ledger: One<LedgerRow>,
+    /// What the buffers in the ledger's `wait` wait for.
+    pub waits: Rows<WaitRow>,
+    /// What the last dead owner had in hand.
+    pub autopsy: One<AutopsyRow>,
     /// Heads of the timer wheel.
     pub wheel: Rows<AtomicU32>,
     /// Frames and requests to control. Producer: owner.
@@ -420,6 +407,8 @@ impl Slot {
             table: map.one(at.table)?,
             counters: map.one(at.counters)?,
             ledger: map.one(at.ledger)?,
+            waits: map.rows(at.waits, NEIGH_WAIT as u64)?,
+            autopsy: map.one(at.autopsy)?,
             wheel: map.rows(at.wheel, WHEEL_BUCKETS as u64)?,
             to_control: Ring::at(map, at.to_control, CONTROL_RING_BYTES)?,
             from_control: Ring::at(map, at.from_control, CONTROL_RING_BYTES)?,

@@ -1,7 +1,6 @@
 //! From nothing to an attached process: tables checked, admitted by the holder, EAL and ports open.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -64,16 +63,17 @@ pub fn attach(
     node: &Node,
     run_dir: &Path,
     zone: u8,
+    take_over: bool,
     asked_to_stop: &dyn Fn() -> bool,
 ) -> Result<Attached, WorkerError> {
     let shared = tables(node)?;
-    let hello = Hello::new(Role::Worker, Some(dpdk::version())).zone(zone);
+    let hello = Hello { take_over, lane: lane_of_unit(), ..Hello::new(Role::Worker, Some(dpdk::version())).zone(zone) };
     let (link, orders) = links::connect::<WorkerSays, ToWorker>(&links::holder_socket(run_dir), &hello, HELLO_LIMIT)?;
     let holder = Peer::open(link.peer()).map_err(|_| WorkerError::HolderGone)?;
     let admit = loop {
         match orders.recv_timeout(LOOK) {
             Ok(ToWorker::Admit(admit)) => break *admit,
-            Ok(ToWorker::Drain) => {}
+            Ok(ToWorker::Died { .. }) => {}
             Ok(ToWorker::Stop) => return Err(WorkerError::Stopped),
             Err(RecvTimeoutError::Timeout) if asked_to_stop() => return Err(WorkerError::Stopped),
             Err(RecvTimeoutError::Timeout) => {}
@@ -95,13 +95,12 @@ fn open_port(wanted: &links::messages::AdmitPort) -> Result<Port, WorkerError> {
     Ok(port)
 }
 
-/// The slots that are at home in `zone`, each with its CPU.
-pub fn slots_of(shared: &Shared, zone: u8) -> Result<Vec<(u32, u16)>, WorkerError> {
-    // Relaxed: written before the first generation, which the holder waited for before it admitted us.
-    let at_home = |(number, row): (u32, &shm_layout::published::SlotRow)| {
-        let own = row.used.load(Ordering::Relaxed) != 0 && row.zone.load(Ordering::Relaxed) == u32::from(zone);
-        own.then(|| (number, u16::try_from(row.cpu.load(Ordering::Relaxed)).unwrap_or(u16::MAX)))
-    };
-    let slots: Vec<_> = (0..shared.slot_count()).zip(shared.published.slots.iter()).filter_map(at_home).collect();
-    if slots.is_empty() { Err(WorkerError::NoSlot { zone }) } else { Ok(slots) }
+/// The lane of the unit that started us: `LB_INSTANCE=0b`.
+fn lane_of_unit() -> Option<u8> {
+    let instance = std::env::var("LB_INSTANCE").ok()?;
+    match instance.chars().last()? {
+        'a' => Some(0),
+        'b' => Some(1),
+        _ => None,
+    }
 }

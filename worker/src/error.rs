@@ -40,8 +40,14 @@ pub enum WorkerError {
         /// The zone.
         zone: u8,
     },
+    /// The successor was not good enough.
+    #[error("worker process {pid}, which this one relieved, has taken its slots back; its log says why")]
+    TakenBack {
+        /// The old worker.
+        pid: u32,
+    },
     /// A slot's owner lives.
-    #[error("slot {slot} is served by process {pid} (zone {zone}); hint: stop it first")]
+    #[error("slot {slot} is served by process {pid} (zone {zone}); hint: stop it first, or --take-over")]
     Owned {
         /// The slot.
         slot: u32,

@@ -19,7 +19,7 @@ pub struct DpdkIo {
 }
 
 impl DpdkIo {
-    /// The slot's queue pair `queue` of `port`. The ledger is empty: the caller has recovered or cleared it.
+    /// The slot's queue pair `queue` of `port`. What a hand-over left in the ledger is still to be sent.
     ///
     /// Slot and pool are leaked: a worker keeps both until it ends, and ends by `_exit`.
     ///
@@ -28,13 +28,14 @@ impl DpdkIo {
     pub fn open(slot: Slot, pool: Pool, port: &Port, queue: u16) -> Result<Self, PortError> {
         let (slot, pool): (&'static Slot, &'static Pool) = (Box::leak(Box::new(slot)), Box::leak(Box::new(pool)));
         let row = &*slot.ledger;
+        let tx = Ledger::new(&row.tx, pool);
         Ok(Self {
             rx_queue: RxQueue::open(port, queue)?,
             tx_queue: TxQueue::open(port, queue)?,
             rx: Ledger::new(&row.rx, pool),
-            tx: Ledger::new(&row.tx, pool),
+            queued: tx.filled(),
+            tx,
             wait: Ledger::new(&row.wait, pool),
-            queued: 0,
             refused: false,
         })
     }

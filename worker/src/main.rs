@@ -13,12 +13,16 @@ use links::LinkError;
 
 mod attach;
 mod error;
+mod futex;
 mod io;
+mod keeper;
 mod serve;
 mod slots;
 mod threads;
+mod trial;
 
 use error::WorkerError;
+use serve::Ended;
 
 /// The appliance's worker process for one zone.
 #[derive(Debug, Parser)]
@@ -47,10 +51,6 @@ fn main() -> ExitCode {
         log::error!("{missing}");
         return ExitCode::FAILURE;
     }
-    if arguments.take_over {
-        log::error!("--take-over is not in this version; hint: stop the old worker first, its sessions stay");
-        return ExitCode::FAILURE;
-    }
     let node = match config::load_node(&arguments.config) {
         Ok(node) => node,
         Err(report) => {
@@ -63,9 +63,10 @@ fn main() -> ExitCode {
         log::error!("cannot start again with the instance's environment: {error}");
         return ExitCode::FAILURE;
     }
-    match serve::run(&node, &run_dir, arguments.zone) {
-        // Not by a return: destructors would unmap what other threads may still look at, and EAL would clean up.
-        Ok(()) | Err(WorkerError::Stopped) => dpdk::exit_now(0),
+    // Not by a return: destructors would unmap what other threads may still look at, and EAL would clean up.
+    match serve::run(&node, &run_dir, arguments.zone, arguments.take_over) {
+        Ok(Ended::Ordered) => dpdk::exit_now(stopped_status()),
+        Ok(Ended::Asked | Ended::Relieved) | Err(WorkerError::Stopped) => dpdk::exit_now(0),
         Err(error) => {
             log::error!("{error}");
             links::service::status(&error.to_string());
@@ -75,6 +76,12 @@ fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// Exit status of a worker that lb-primary ordered to stop: 0, or what the service unit asks for so that it is started
+/// again and waits for the next lb-primary.
+fn stopped_status() -> i32 {
+    std::env::var("LB_STOPPED_STATUS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// EAL's runtime files and the links' sockets follow these variables, which must be alike in all processes of an instance:

@@ -1,36 +1,51 @@
 //! The worker's life: attach, take slots, start threads, look after them, let go.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use config::{Node, OnPrimaryDeath};
+use config::Node;
 use links::messages::{ToWorker, WorkerSays};
-use links::service;
+use links::{pidfd, service};
+use shm_layout::owner::Process;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::attach::{self, Attached};
 use crate::error::WorkerError;
-use crate::slots::{self, Taken, Taker};
-use crate::threads::{self, Server};
+use crate::keeper::Keeper;
+use crate::slots::{Place, Slots};
+use crate::threads::{self, Common, Order, Server};
 
-/// Time between two looks at the threads.
-const TICK: Duration = Duration::from_millis(100);
 /// Time a thread has for its last burst.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// What main waits for.
-enum Event {
+pub enum Event {
+    /// From the holder.
     Order(ToWorker),
+    /// The kernel says that the holder died.
     HolderDied,
+    /// The kernel says that this process, our successor, died.
+    HeirDied,
+    /// SIGTERM or SIGINT.
     Signal(i32),
 }
 
-/// Serves `zone` until told to stop.
-pub fn run(node: &Node, run_dir: &Path, zone: u8) -> Result<(), WorkerError> {
+/// Why a worker leaves, without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By a signal.
+    Asked,
+    /// lb-primary stops, and wants us again when it is back.
+    Ordered,
+    /// A successor has the slots and does well.
+    Relieved,
+}
+
+/// Serves `zone` until told to stop or relieved.
+pub fn run(node: &Node, run_dir: &Path, zone: u8, take_over: bool) -> Result<Ended, WorkerError> {
     let (tell, events) = mpsc::channel();
     let signals = tell.clone();
     let mut watch =
@@ -39,36 +54,33 @@ pub fn run(node: &Node, run_dir: &Path, zone: u8) -> Result<(), WorkerError> {
     spawn("signals", forward)?;
 
     let Attached { shared, admit, link, orders, holder, ports } =
-        attach::attach(node, run_dir, zone, &asked_to_stop(&events))?;
-    let wanted = attach::slots_of(&shared, zone)?;
-    let start = links::pidfd::start_time(std::process::id()).unwrap_or(0);
-    let taken = slots::take(&shared, &wanted, &admit.ports, Taker { zone, lane: admit.lane, start })?;
+        attach::attach(node, run_dir, zone, take_over, &asked_to_stop(&events))?;
+    let slots = Slots::find(&shared, &admit.ports, zone, admit.lane)?;
+    let wanted = wanted(&slots, take_over)?;
     link.send(WorkerSays::Attached)?;
-    let numbers: Vec<u32> = taken.iter().map(|t| t.number).collect();
 
-    let (ordered, died) = (tell.clone(), tell);
+    let (ordered, died) = (tell.clone(), tell.clone());
     spawn("orders", move || orders.into_iter().all(|order| ordered.send(Event::Order(order)).is_ok()))?;
     let dead = move |_| drop(died.send(Event::HolderDied));
     holder.watch(dead).map_err(WorkerError::system("watch lb-primary"))?;
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let (shared, ports) = (Arc::new(shared), Arc::new(ports));
-    let mut by_cpu: BTreeMap<u16, Vec<Taken>> = BTreeMap::new();
-    for one in taken {
-        by_cpu.entry(one.cpu).or_default().push(one);
-    }
-    let start = |taken| threads::start(&shared, &ports, taken, node.poll, &stop);
-    let servers = by_cpu.into_values().map(start).collect::<Result<Vec<_>, _>>()?;
-    await_first_turns(&servers)?;
+    let (shared, poll) = (Arc::new(shared), node.poll);
+    let common = Arc::new(Common { shared, ports, slots, poll, stop: AtomicBool::new(false) });
+    let mut cpus: Vec<u16> = common.slots.home().map(|p| p.cpu).collect();
+    cpus.sort_unstable();
+    cpus.dedup();
+    let servers = cpus.iter().map(|cpu| threads::start(&common, *cpu)).collect::<Result<Vec<_>, _>>()?;
+    begin(&common, &servers, &wanted)?;
 
-    let cpus: Vec<u16> = servers.iter().map(|s| s.cpu).collect();
+    let numbers: Vec<u32> = wanted.places().map(|p| p.number).collect();
     log::info!("zone {zone} serves slots {numbers:?} on CPUs {cpus:?}");
     service::ready(&format!("zone {zone}: {} slots served", numbers.len()));
     link.send(WorkerSays::Serving { slots: numbers })?;
-    let result = look_after(node, &servers, &events);
+    let places = wanted.free.into_iter().chain(wanted.of_others).collect();
+    let result = Keeper::new(node, &common, &servers, places, wanted.elder, tell).keep(&events);
 
     service::stopping();
-    stop.store(true, Ordering::Relaxed); // Relaxed: looked at in every turn.
+    common.stop.store(true, Ordering::Relaxed); // Relaxed: looked at in every turn.
     let end = Instant::now() + END_LIMIT;
     // Acquire: whoever sees "done" sees the slots released.
     while servers.iter().any(|s| !s.pulse.done.load(Ordering::Acquire)) && Instant::now() < end {
@@ -80,6 +92,91 @@ pub fn run(node: &Node, run_dir: &Path, zone: u8) -> Result<(), WorkerError> {
     result
 }
 
+/// The slots a new worker is to serve.
+struct Wanted {
+    /// Nobody's, or a dead process's.
+    free: Vec<Place>,
+    /// To be asked for.
+    of_others: Vec<Place>,
+    /// The worker we relieve.
+    elder: Option<Process>,
+}
+
+impl Wanted {
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        self.free.iter().chain(&self.of_others)
+    }
+}
+
+/// All slots of our zone: those that other zones' workers have adopted meanwhile are asked for; those of a living worker
+/// of our own zone only with `take_over`, and then all that it has.
+fn wanted(slots: &Slots, take_over: bool) -> Result<Wanted, WorkerError> {
+    let mut wanted = Wanted { free: Vec::new(), of_others: Vec::new(), elder: None };
+    let zone = u32::from(slots.zone);
+    for place in slots.home() {
+        let owner = place.slot.owner.owner();
+        if !pidfd::lives(owner) {
+            wanted.free.push(place.clone());
+            continue;
+        }
+        let theirs = place.slot.owner.zone.load(Ordering::Relaxed); // Relaxed: signed long ago.
+        if theirs == zone && !take_over {
+            return Err(WorkerError::Owned { slot: place.number, pid: owner.pid(), zone });
+        }
+        if theirs == zone {
+            wanted.elder = Some(owner);
+        }
+        wanted.of_others.push(place.clone());
+    }
+    if wanted.places().next().is_none() {
+        return Err(WorkerError::NoSlot { zone: slots.zone });
+    }
+    if let Some(elder) = wanted.elder {
+        let adopted = |p: &&Place| p.zone != zone && p.slot.owner.owner() == elder;
+        wanted.of_others.extend(slots.places.iter().filter(adopted).cloned());
+    }
+    Ok(wanted)
+}
+
+/// Takes what is free, asks for the rest; done when every thread has been through all its slots once.
+fn begin(common: &Common, servers: &[Server], wanted: &Wanted) -> Result<(), WorkerError> {
+    for place in &wanted.free {
+        let zone = u32::from(common.slots.zone);
+        let taken = common.slots.take(place).ok_or_else(|| {
+            let pid = place.slot.owner.owner().pid();
+            WorkerError::Owned { slot: place.number, pid, zone }
+        })?;
+        server_for(servers, place).order(Order::Serve(Box::new(taken)));
+    }
+    for server in servers {
+        let its = |p: &&Place| std::ptr::eq(server_for(servers, p), server);
+        let places: Vec<Place> = wanted.of_others.iter().filter(its).cloned().collect();
+        if !places.is_empty() {
+            server.order(Order::Succeed(places));
+        }
+    }
+    let all = wanted.places().count();
+    let serving = |s: &Server| s.pulse.serving.load(Ordering::Acquire) as usize;
+    while servers.iter().map(serving).sum::<usize>() < all {
+        if servers.iter().any(|s| s.pulse.failed.load(Ordering::Acquire) || s.pulse.done.load(Ordering::Acquire)) {
+            let source = std::io::Error::other("a slot cannot be served; see the line above");
+            return Err(WorkerError::System { what: "serve", source });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if let Some(elder) = wanted.elder {
+        // It stands by: `worker list` shows it.
+        wanted.places().for_each(|p| p.slot.owner.heir.store(elder.word(), Ordering::Relaxed));
+    }
+    Ok(())
+}
+
+/// The thread on the slot's CPU, else the one with the fewest slots.
+pub fn server_for<'a>(servers: &'a [Server], place: &Place) -> &'a Server {
+    let fewest = || servers.iter().min_by_key(|s| s.pulse.serving.load(Ordering::Relaxed));
+    servers.iter().find(|s| s.cpu == place.cpu).or_else(fewest).expect("a zone has a thread")
+}
+
 fn spawn<T>(name: &'static str, work: impl FnOnce() -> T + Send + 'static) -> Result<(), WorkerError> {
     let work = move || drop(work());
     std::thread::Builder::new().name(name.into()).spawn(work).map(drop).map_err(WorkerError::system("start a thread"))
@@ -88,55 +185,4 @@ fn spawn<T>(name: &'static str, work: impl FnOnce() -> T + Send + 'static) -> Re
 /// Whether a signal has come before there is anything to stop. It is taken from the events: who asks leaves.
 fn asked_to_stop(events: &mpsc::Receiver<Event>) -> impl Fn() -> bool {
     move || matches!(events.try_recv(), Ok(Event::Signal(_)))
-}
-
-/// Ready means: every thread has been through its slots once.
-fn await_first_turns(servers: &[Server]) -> Result<(), WorkerError> {
-    let turned = |s: &Server| s.pulse.turns.load(Ordering::Relaxed) > 0;
-    let ended = |s: &Server| s.pulse.done.load(Ordering::Acquire);
-    while !servers.iter().all(turned) {
-        if servers.iter().any(ended) {
-            let source = std::io::Error::other("a thread ended; see the line above");
-            return Err(WorkerError::System { what: "serve", source });
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-/// Until an order or a signal. The watchdog is fed only while every thread makes turns.
-fn look_after(node: &Node, servers: &[Server], events: &mpsc::Receiver<Event>) -> Result<(), WorkerError> {
-    let mut watchdog = service::watchdog();
-    let turns = || servers.iter().map(|s| s.pulse.turns.load(Ordering::Relaxed)).collect::<Vec<_>>();
-    let mut seen = turns();
-    loop {
-        match events.recv_timeout(TICK) {
-            Ok(Event::Signal(signal)) => {
-                log::info!("signal {signal}: stopping");
-                return Ok(());
-            }
-            Ok(Event::Order(ToWorker::Stop)) => {
-                log::info!("lb-primary stops: stopping");
-                return Ok(());
-            }
-            Ok(Event::Order(ToWorker::Drain | ToWorker::Admit(_))) => {}
-            Ok(Event::HolderDied) => match node.on_primary_death {
-                OnPrimaryDeath::Restart => {
-                    log::error!("lb-primary has died: leaving, to attach to its successor");
-                    return Err(WorkerError::HolderGone);
-                }
-                OnPrimaryDeath::Hold => log::error!("lb-primary has died: serving on without it"),
-            },
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        }
-        let now = turns();
-        let all_moved = now.iter().zip(&seen).all(|(now, before)| now != before);
-        if all_moved {
-            if let Some(watchdog) = &mut watchdog {
-                watchdog.beat();
-            }
-            seen = now;
-        }
-    }
 }

@@ -351,7 +351,7 @@ fn overflow(slot: &Slot, at: u32) -> Option<Option<&BucketRow>> {
 
 /// Record, then tag: a tag never stands over another key's record. Tag 0 clears the place.
 #[inline(always)]
-fn put_entry(bucket: &BucketRow, place: usize, record: u32, tag: u16) {
+pub(super) fn put_entry(bucket: &BucketRow, place: usize, record: u32, tag: u16) {
     if let (Some(to), Some(tags)) = (bucket.records.get(place), bucket.tags.get(place)) {
         if tag != 0 {
             to.put(record);

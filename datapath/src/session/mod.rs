@@ -21,6 +21,7 @@ pub mod intent;
 mod key;
 mod port;
 mod reader;
+mod rebuild;
 mod room;
 mod store;
 mod wheel;
@@ -68,14 +69,20 @@ impl SessionTable {
         table
     }
 
-    /// Finishes the change in progress, if any. Constant time; may be killed and begun again. `true`: there was one.
+    /// Finishes the change in progress, if any. Constant time (but for a [`rebuild`](Self::rebuild) that was killed); may be
+    /// killed and begun again. `true`: there was one.
     pub fn recover(&mut self) -> bool {
-        let Some(plan) = Plan::read(&self.slot.intent) else { return false };
-        if !plan.carry_out(&self.slot) {
-            self.quarantined();
+        let change = Plan::read(&self.slot.intent);
+        if let Some(plan) = &change {
+            if !plan.carry_out(&self.slot) {
+                self.quarantined();
+            }
+            self.slot.intent.op.put(op::NONE);
         }
-        self.slot.intent.op.put(op::NONE);
-        true
+        if self.slot.table.rebuilding.load(Ordering::Relaxed) != 0 {
+            self.rebuild();
+        }
+        change.is_some()
     }
 
     /// The slot's tables.

@@ -12,7 +12,7 @@ use shm_layout::counters::{DropReason, Flow};
 use shm_layout::header::layout_text;
 use shm_layout::neighbours::{Hop, neighbour_state, to_std};
 use shm_layout::published::{load_name, port_flag, steering};
-use shm_layout::slot::{SEEN_IDLE, SEEN_JOINING, Slot, hand};
+use shm_layout::slot::{SEEN_IDLE, SEEN_JOINING, Slot};
 
 use super::core::Core;
 use super::facts::{PORT_STATS, PortStats};
@@ -39,9 +39,9 @@ pub fn workers(core: &Core) -> Vec<Worker> {
     let mut workers: BTreeMap<(u32, u32, u32), Worker> = BTreeMap::new();
     for (i, slot) in core.tables.slots.iter().enumerate() {
         let owner = &slot.owner;
-        let pid = u32::try_from(owner.owner.load(Relaxed) >> 32).unwrap_or(0);
+        let pid = owner.owner().pid();
         let state = core.watch.state(slot, now, hang_after);
-        if pid == 0 || (state == "dead" && owner.hand.load(Relaxed) == hand::RELEASED) {
+        if pid == 0 {
             continue;
         }
         let (zone, lane) = (owner.zone.load(Relaxed), owner.lane.load(Relaxed));

@@ -22,6 +22,7 @@ use serde_json::Value;
 use shm_layout::board::{Board, Cell, Probed};
 use shm_layout::limits::RING_FRAME_MAX;
 use shm_layout::neighbours::ip4;
+use shm_layout::owner::Process;
 use shm_layout::published::{PublishedGeometry, admin};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::State;
@@ -126,11 +127,8 @@ impl Appliance {
 
     /// Makes this process the owner of both slots, with the generation in force.
     fn serve(&self) {
-        let pid = std::process::id();
         for slot in &self.slots {
-            slot.owner.owner_start.store(shm_layout::publish::process_start(pid).unwrap(), SeqCst);
-            slot.owner.owner.store(u64::from(pid) << 32 | 1, SeqCst);
-            slot.owner.hand.store(shm_layout::slot::hand::OWNED, SeqCst);
+            assert!(slot.owner.claim(slot.owner.owner(), Process::this()));
             slot.pulse.heartbeat_ms.store(now_ms(), SeqCst);
             slot.pulse.seen_generation.store(self.generation(), SeqCst);
         }

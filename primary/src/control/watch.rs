@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use shm_layout::owner::hand;
 use shm_layout::publish::owner_alive;
-use shm_layout::slot::{Slot, hand};
+use shm_layout::slot::Slot;
 
 /// Time between two samples, ms.
 const SAMPLE_MS: u64 = 1000;
@@ -106,7 +107,7 @@ struct Thread {
 
 /// Run time of the thread that owns the slot, user and system: fields 14 and 15 of `/proc/PID/task/TID/stat` (proc(5)).
 fn thread(slot: &Slot) -> Option<Thread> {
-    let (pid, tid) = (slot.owner.owner.load(Relaxed) >> 32, slot.owner.tid.load(Relaxed));
+    let (pid, tid) = (slot.owner.owner().pid(), slot.owner.tid.load(Relaxed));
     let stat = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let stopped = matches!(fields.next()?, "T" | "t");

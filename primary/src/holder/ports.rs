@@ -93,6 +93,7 @@ impl HeldPort {
             device_id: self.port.id(),
             first_slot: self.first_slot,
             queues: u16::try_from(self.pools.len()).unwrap_or(u16::MAX),
+            restarts: !dpdk::tap::is_tap(&self.facts.driver),
         }
     }
 

@@ -99,10 +99,9 @@ pub fn no_worker_lives(plan: &HolderPlan) -> Result<(), HolderError> {
         }
         // A foreign segment is reported where it is to be used.
         let Ok(table) = Slot::open(&plan.tables_dir(), slot, false) else { continue };
-        let word = table.owner.owner.load(Ordering::Acquire);
-        let (pid, start) = (u32::try_from(word >> 32).unwrap_or(0), table.owner.owner_start.load(Ordering::Relaxed));
-        let owned = table.owner.hand.load(Ordering::Acquire) != shm_layout::slot::hand::RELEASED;
-        if pid != 0 && owned && links::pidfd::alive(pid, start) {
+        let owner = table.owner.owner();
+        let pid = owner.pid();
+        if links::pidfd::lives(owner) {
             return Err(HolderError::WorkerLives { pid, zone: table.owner.zone.load(Ordering::Relaxed), slot });
         }
     }

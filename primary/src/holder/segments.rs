@@ -90,6 +90,7 @@ impl Segments {
             for word in slot.ledger.rx.iter().chain(&slot.ledger.tx).chain(&slot.ledger.wait) {
                 word.store(0, Ordering::Relaxed);
             }
+            slot.waits.iter().for_each(|row| row.until_ms.store(0, Ordering::Relaxed));
             if let Some(mut counts) = slot.counters.read()
                 && counts.flow(Flow::Held) > 0
             {
@@ -101,8 +102,8 @@ impl Segments {
     }
 
     /// The slots a process owned.
-    pub fn owned_by(&self, pid: u32) -> impl Iterator<Item = (u32, &Slot)> {
-        (0..).zip(&self.slots).filter(move |(_, s)| s.owner.owner.load(Ordering::Acquire) >> 32 == u64::from(pid))
+    pub fn owned_by(&self, pid: u32) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.slots).filter(move |(_, s)| s.owner.owner().pid() == pid).map(|(number, _)| number)
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use shm_layout::counters::{DropReason, Flow};
-use shm_layout::slot::{Slot, hand};
+use shm_layout::owner::Process;
+use shm_layout::slot::Slot;
 
 use super::error::HolderError;
 use super::geometry::table_bytes;
@@ -173,17 +174,14 @@ fn a_living_worker_keeps_the_holder_from_starting() {
     no_worker_lives(&plan).unwrap();
     let segments = Segments::open(&plan).unwrap();
     let owner = &segments.slots[2].owner;
-    let pid = std::process::id();
-    owner.owner.store(u64::from(pid) << 32 | 1, Relaxed);
-    owner.owner_start.store(links::pidfd::start_time(pid).unwrap(), Relaxed);
+    let (me, pid) = (Process::this(), std::process::id());
+    assert!(owner.claim(Process::NOBODY, me));
     owner.zone.store(1, Relaxed);
-    owner.hand.store(hand::OWNED, Relaxed);
     let error = no_worker_lives(&plan).unwrap_err().to_string();
     assert!(error.contains(&format!("process {pid} (zone 1, slot 2)")), "{error}");
-    owner.hand.store(hand::RELEASED, Relaxed);
+    owner.release();
     no_worker_lives(&plan).unwrap();
-    owner.hand.store(hand::OWNED, Relaxed);
-    owner.owner_start.store(1, Relaxed); // The number is another process's now.
+    owner.owner.store(me.word() ^ 1, Relaxed); // The number is another process's now.
     no_worker_lives(&plan).unwrap();
 }
 

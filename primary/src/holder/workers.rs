@@ -1,14 +1,12 @@
 //! Workers: admitted one at a time, watched until they die.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use links::messages::{Admit, AdmitPort, ToWorker, WorkerSays};
 use links::pidfd::Peer;
 use links::{Hello, Link, Pending};
-use shm_layout::slot::{SEEN_IDLE, hand};
 
 use super::Event;
 use super::plan::HolderPlan;
@@ -96,7 +94,7 @@ impl Workers {
         }
         let taken = |lane| self.alive.iter().find(|(_, w)| w.zone == zone && w.lane == lane);
         match (taken(0), taken(1)) {
-            (None, None) => Ok((zone, 0)),
+            (None, None) => Ok((zone, hello.lane.filter(|lane| *lane < 2).unwrap_or(0))),
             (None, Some(_)) if hello.take_over => Ok((zone, 0)),
             (Some(_), None) if hello.take_over => Ok((zone, 1)),
             (Some((pid, w)), _) | (_, Some((pid, w))) => Err(format!(
@@ -141,6 +139,9 @@ impl Workers {
             Some(WorkerSays::Attached) => self.attached(pid),
             Some(WorkerSays::Serving { slots }) => {
                 self.attached(pid);
+                for worker in self.alive.values_mut() {
+                    worker.slots.retain(|slot| !slots.contains(slot)); // It has handed them over.
+                }
                 if let Some(worker) = self.alive.get_mut(&pid) {
                     log::info!("worker process {pid} (zone {}) serves slots {slots:?}", worker.zone);
                     worker.slots = slots;
@@ -166,16 +167,9 @@ impl Workers {
     pub fn died(&mut self, pid: u32, segments: &Segments, ports: &[HeldPort]) {
         let Some(worker) = self.alive.remove(&pid) else { return };
         let mut left = Vec::new();
-        for (number, slot) in segments.owned_by(pid) {
-            // Acquire pairs with the owner's Release when it let go.
-            if slot.owner.hand.load(Ordering::Acquire) == hand::RELEASED {
-                continue;
-            }
+        // Those a quicker successor has taken already are none of ours any more.
+        for number in segments.owned_by(pid) {
             left.push(number);
-            // The dead read no generation. Release: after its last write, before a successor's first, admitted later.
-            slot.pulse.seen_generation.store(SEEN_IDLE, Ordering::Release);
-            let deaths = slot.owner.deaths.load(Ordering::Relaxed);
-            slot.owner.deaths.store(deaths + 1, Ordering::Relaxed); // Relaxed: a count; its one other writer is dead.
             for (port, queue) in ports.iter().filter_map(|p| Some((p, p.queue_of(number)?))) {
                 port.restart_queue(queue);
             }
@@ -190,6 +184,12 @@ impl Workers {
                 "worker process {pid} died while it attached; if the next one does not get through, EAL's lock is left taken: restart the appliance"
             );
             self.attached(pid);
+        }
+        // After the queue pairs are whole: from here on others may poll them.
+        for other in self.alive.values() {
+            if let Err(error) = other.link.send(ToWorker::Died { pid }) {
+                log::debug!("{error}"); // It dies or leaves itself.
+            }
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{Ordering, fence};
 
+use crate::owner::OwnerRow;
 use crate::published::RootRow;
-use crate::slot::{OwnerRow, SEEN_IDLE, Slot};
+use crate::slot::{SEEN_IDLE, Slot};
 
 /// A slot whose owner holds back a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +34,9 @@ pub fn lowest_seen(slots: &[Slot]) -> (u64, Option<Laggard>) {
         if seen == SEEN_IDLE || seen >= lowest.0 || !owner_alive(&slot.owner) {
             continue;
         }
-        let owner = slot.owner.owner.load(Ordering::Relaxed);
         let laggard = Laggard {
             slot: slot.geometry.slot,
-            pid: u32::try_from(owner >> 32).unwrap_or(0),
+            pid: slot.owner.owner().pid(),
             zone: slot.owner.zone.load(Ordering::Relaxed),
             seen,
         };
@@ -45,11 +45,10 @@ pub fn lowest_seen(slots: &[Slot]) -> (u64, Option<Laggard>) {
     lowest
 }
 
-/// Does the process that owns the slot still run? (Pid and start time, so that a reused pid is noticed.)
+/// Does the process that owns the slot still run? (By number and start time, so that a reused number is noticed.)
 #[must_use]
 pub fn owner_alive(owner: &OwnerRow) -> bool {
-    let pid = u32::try_from(owner.owner.load(Ordering::Acquire) >> 32).unwrap_or(0);
-    pid != 0 && process_start(pid).is_some_and(|start| start == owner.owner_start.load(Ordering::Acquire))
+    owner.owner().runs()
 }
 
 /// Is control itself alive, by its own words in the root?
@@ -58,23 +57,10 @@ pub fn control_age_ms(root: &RootRow, now_ms: u64) -> u64 {
     now_ms.saturating_sub(root.control_ms.load(Ordering::Relaxed))
 }
 
-/// Start time of a process that is neither gone nor a zombie: field 22 of `/proc/PID/stat` (proc(5)), clock ticks since
-/// boot.
-#[must_use]
-pub fn process_start(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in field 2 may hold blanks and parentheses: count from the last one.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::Process;
     use crate::slot::SlotGeometry;
 
     #[test]
@@ -85,14 +71,13 @@ mod tests {
             Slot::anonymous(SlotGeometry { slot: 1, ..geometry }, false).unwrap(),
         ];
         assert_eq!(lowest_seen(&slots), (u64::MAX, None));
-        let pid = std::process::id();
-        let start = process_start(pid).unwrap();
-        slots[1].owner.owner.store(u64::from(pid) << 32 | 1, Ordering::Release);
-        slots[1].owner.owner_start.store(start, Ordering::Release);
+        let me = Process::this();
+        let pid = me.pid();
+        assert!(slots[1].owner.claim(Process::NOBODY, me));
         slots[1].pulse.seen_generation.store(7, Ordering::Release);
         slots[0].pulse.seen_generation.store(3, Ordering::Release); // Nobody owns it.
         assert_eq!(lowest_seen(&slots), (7, Some(Laggard { slot: 1, pid, zone: 0, seen: 7 })));
-        slots[1].owner.owner_start.store(start + 1, Ordering::Release); // Another process with that pid.
+        slots[1].owner.owner.store(me.word() ^ 1, Ordering::Release); // Another process with that pid.
         assert_eq!(lowest_seen(&slots).0, u64::MAX);
     }
 }

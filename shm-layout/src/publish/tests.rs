@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering::{AcqRel, SeqCst};
 
 use super::*;
 use crate::neighbours::ip4;
+use crate::owner::Process;
 use crate::published::{PublishedGeometry, mode, protocol, scheduler};
 use crate::session::TIMEOUTS;
 use crate::slot::{SEEN_IDLE, SEEN_JOINING, SlotGeometry};
@@ -20,9 +21,7 @@ fn slots(n: u32) -> Vec<Slot> {
 
 /// Makes this process the owner of a slot.
 fn own(slot: &Slot, seen: u64) {
-    let pid = std::process::id();
-    slot.owner.owner_start.store(process_start(pid).unwrap(), SeqCst);
-    slot.owner.owner.store(u64::from(pid) << 32 | 1, SeqCst);
+    assert!(slot.owner.claim(slot.owner.owner(), Process::this()));
     slot.pulse.seen_generation.store(seen, SeqCst);
 }
 
@@ -154,7 +153,7 @@ fn a_slow_worker_is_waited_for_and_named_a_dead_one_is_not() {
     let stuck = publisher.generation();
     slots[1].pulse.seen_generation.store(SEEN_JOINING, SeqCst);
     assert!(publish(&mut publisher, &plan(4, 50), &slots).is_err(), "joining blocks");
-    slots[1].owner.owner_start.store(1, SeqCst); // Dead: its pid is another's.
+    slots[1].owner.owner.store(Process::this().word() ^ 1, SeqCst); // Dead: its pid is another's.
     assert_eq!(publish(&mut publisher, &plan(4, 51), &slots).unwrap(), stuck + 1);
     own(&slots[1], SEEN_IDLE);
     publish(&mut publisher, &plan(4, 52), &slots).unwrap();

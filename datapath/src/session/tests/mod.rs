@@ -6,6 +6,7 @@ mod hash;
 mod model;
 mod ports;
 mod readers;
+mod rebuild;
 mod wheel;
 
 use shm_layout::secrets::{self, Secrets};

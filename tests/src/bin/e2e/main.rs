@@ -15,6 +15,7 @@ mod restart;
 mod rig_itself;
 mod shapes;
 mod supervise;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -55,6 +56,9 @@ const TESTS: &[Test] = &[
     test("faults::second_primary_refused", 60, faults::second_primary_refused),
     test("faults::second_worker_refused", 60, faults::second_worker_refused),
     test("faults::foreign_layout_refused", 90, faults::foreign_layout_refused),
+    test("upgrade::take_over_keeps_every_connection", 180, upgrade::take_over_keeps_every_connection),
+    test("upgrade::successor_killed_on_trial", 120, upgrade::successor_killed_on_trial),
+    test("upgrade::orphans_are_adopted", 120, upgrade::orphans_are_adopted),
     test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
 ];
 

@@ -1,0 +1,106 @@
+//! The table made anew from its records, when a check of the whole found that index, wheel or counts contradict them.
+//!
+//! O(table), not on the packet path. `rebuilding` stands in the table while it works: who dies in here is followed by one
+//! that begins again.
+
+use std::sync::atomic::Ordering;
+
+use shm_layout::limits::{NONE, WHEEL_BUCKETS};
+use shm_layout::session::{SessionRow, State, flag};
+
+use super::SessionTable;
+use super::intent::{op, put_entry};
+use super::key::{Key, tag};
+use super::store::Put;
+
+/// Where the wheel looks first: a record's own time decides when it is visited there.
+const SPREAD: u32 = WHEEL_BUCKETS as u32;
+
+impl SessionTable {
+    /// Makes index, wheel, free list and counts anew. A session is kept if its record says that it is one and no other has
+    /// its keys. Returns how many were kept.
+    pub fn rebuild(&mut self) -> u32 {
+        self.slot.table.rebuilding.put(1);
+        self.slot.intent.op.put(op::NONE);
+        self.clear();
+        let table = &self.slot.table;
+        let used = table.fresh.load(Ordering::Relaxed).min(u32::try_from(self.slot.sessions.len()).unwrap_or(NONE));
+        table.fresh.put(used); // Relaxed above and below: own data.
+        let mut kept = 0;
+        for record in 0..used {
+            if self.enter(record) {
+                kept += 1;
+            } else if let Some(row) = self.slot.sessions.get(record as usize) {
+                row.state.put(State::Free as u8);
+                row.flags.put(0);
+                row.link.put(self.slot.table.free.load(Ordering::Relaxed));
+                self.slot.table.free.put(record);
+            }
+        }
+        let table = &self.slot.table;
+        table.active.put(kept);
+        table.records.put(kept);
+        table.ended.put(table.created.load(Ordering::Relaxed).wrapping_sub(kept.into()));
+        table.rebuilding.put(0);
+        kept
+    }
+
+    /// Empties everything that is derived from the records.
+    fn clear(&self) {
+        let slot = &self.slot;
+        for bucket in slot.buckets.iter() {
+            bucket.tags.iter().for_each(|tag| tag.put(0));
+            bucket.overflow.put(0);
+        }
+        slot.wheel.iter().for_each(|head| head.put(NONE));
+        slot.servers.iter().for_each(|row| row.active.put(0));
+        slot.services.iter().for_each(|row| row.active.put(0));
+        slot.table.free.put(NONE);
+    }
+
+    /// Enters a record's session into index, wheel and counts. `false`: it is none.
+    fn enter(&mut self, record: u32) -> bool {
+        let Some((keys, server)) = self.slot.sessions.get(record as usize).and_then(session_of) else { return false };
+        let hashes = keys.map(|key| self.index.hash(key));
+        let known = keys.iter().zip(hashes).any(|(key, hash)| self.find_hashed(*key, hash).is_some());
+        if known || keys[0] == keys[1] || !self.index.distinct(hashes) {
+            return false;
+        }
+        // Both places before either is used: a session is entered whole or not.
+        let Some(client) = self.make_room(hashes[0], NONE) else { return false };
+        let Some(reply) = self.make_room(hashes[1], client.at) else { return false };
+        let slot = &self.slot;
+        for (place, hash) in [client, reply].into_iter().zip(hashes) {
+            if let Some(first) = slot.buckets.get(place.over as usize) {
+                first.overflow.put(first.overflow.load(Ordering::Relaxed) + 1);
+            }
+            if let Some(bucket) = slot.buckets.get((place.at >> 4) as usize) {
+                put_entry(bucket, (place.at & 15) as usize, record, tag(hash));
+            }
+        }
+        if let Some(counts) = slot.servers.get(server as usize) {
+            counts.active.put(counts.active.load(Ordering::Relaxed) + 1);
+            if let Some(service) = slot.services.get(counts.service.load(Ordering::Relaxed) as usize) {
+                service.active.put(service.active.load(Ordering::Relaxed) + 1);
+            }
+        }
+        if let (Some(row), Some(head)) =
+            (slot.sessions.get(record as usize), slot.wheel.get((record % SPREAD) as usize))
+        {
+            row.link.put(head.load(Ordering::Relaxed));
+            head.put(record);
+        }
+        true
+    }
+}
+
+/// Keys and server (NONE: counted nowhere) of a record that says it is a living session.
+fn session_of(row: &SessionRow) -> Option<([Key; 2], u32)> {
+    let flags = row.flags.load(Ordering::Relaxed);
+    let state = State::of(row.state.load(Ordering::Relaxed));
+    if flags & flag::INDEXED == 0 || matches!(state, None | Some(State::Free)) {
+        return None;
+    }
+    let server = if flags & flag::COUNTED == 0 { NONE } else { row.server_id.load(Ordering::Relaxed) };
+    Some(([Key::client_of(row), Key::server_of(row)], server))
+}

@@ -1,0 +1,111 @@
+//! Workers replaced under load: nobody notices.
+
+use std::time::Duration;
+
+use tests::conf::VIP;
+use tests::error::ensure;
+use tests::load::{LoadReport, TalkReport};
+use tests::{Result, claims};
+
+use crate::Ctx;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Each zone's worker is relieved twice, so that both lanes have been used, while connections talk and new ones arrive.
+pub fn take_over_keeps_every_connection(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.appliance.conf.slots = 4;
+    rig.start()?;
+    let lbctl = rig.lbctl()?;
+    let (web, talk) = (format!("{VIP}:80"), format!("{VIP}:9000"));
+    let talkers = rig.load("tcp-talk", &["client", "--target", &talk, "--connections", "60", "--period-ms", "20"])?;
+    let http = rig.load("http-load", &["--target", &web, "--concurrency", "8", "--rate", "300"])?;
+    for (from, to) in [('a', 'b'), ('b', 'a')] {
+        for zone in 0..2 {
+            rig.appliance.start_worker(zone, to, &["--take-over"])?;
+            let (old, new) = (format!("{zone}{from}"), format!("{zone}{to}"));
+            let fresh = rig.appliance.workers.get(&new).map_or(0, |d| d.pid());
+            let shown = lbctl.workers()?;
+            let serving: Vec<_> = shown.iter().filter(|w| w.pid == fresh).collect();
+            ensure(serving.len() == 1 && serving[0].lane == to.to_string() && serving[0].slots.len() == 2, || {
+                format!("process {fresh} is not shown as serving lane {to} of zone {zone}: {shown:?}")
+            })?;
+            let Some(mut relieved) = rig.appliance.workers.remove(&old) else { continue };
+            let status = relieved.wait_end(Duration::from_secs(10))?;
+            ensure(status.success(), || {
+                format!("the relieved worker ended with {status}:\n{}", relieved.log_tail(15))
+            })?;
+        }
+    }
+    let http: LoadReport = http.finish(LIMIT)?;
+    let report: TalkReport = talkers.finish(LIMIT)?;
+    claims::all_answered("http", &http)?;
+    ensure(report.opened == 60 && report.broken.is_empty(), || format!("connections broke: {report:?}"))?;
+    ctx.note(format!("{} rounds, {} requests, longest wait {} ms", report.rounds, http.ok, report.max_gap_ms));
+    let stats = lbctl.stats()?;
+    claims::law_holds(&stats)?;
+    let lost = stats.sum.drops.get("lost_in_crash").copied().unwrap_or(0);
+    ensure(lost == 0, || format!("{lost} packets were lost in a hand-over in order"))?;
+    rig.appliance.expect_alive()?;
+    rig.appliance.stop()
+}
+
+/// A successor that dies on trial: the old worker has its slots back at once.
+pub fn successor_killed_on_trial(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.start()?;
+    let lbctl = rig.lbctl()?;
+    let talk = format!("{VIP}:9000");
+    let talkers = rig.load("tcp-talk", &["client", "--target", &talk, "--connections", "60", "--period-ms", "20"])?;
+    let old = rig.appliance.workers.get("0a").map_or(0, |d| d.pid());
+    for _ in 0..3 {
+        rig.appliance.start_worker(0, 'b', &["--take-over"])?;
+        std::thread::sleep(Duration::from_millis(300));
+        if let Some(mut successor) = rig.appliance.workers.remove("0b") {
+            successor.kill()?;
+        }
+        claims::eventually("the old worker's return", Duration::from_secs(2), || {
+            let shown = lbctl.workers()?;
+            let serves = shown.iter().any(|w| w.pid == old && w.state == "serving" && !w.slots.is_empty());
+            ensure(serves, || format!("process {old} does not serve: {shown:?}"))
+        })?;
+    }
+    let report: TalkReport = talkers.finish(LIMIT)?;
+    ensure(report.opened == 60 && report.broken.is_empty(), || format!("connections broke: {report:?}"))?;
+    ctx.note(format!("3 successors killed; longest wait {} ms", report.max_gap_ms));
+    claims::law_holds(&lbctl.stats()?)?;
+    rig.appliance.expect_alive()?;
+    rig.appliance.stop()
+}
+
+/// A zone whose worker is kept from starting: the other zone's worker adopts its slots, and gives them back when it comes.
+pub fn orphans_are_adopted(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.start()?;
+    let lbctl = rig.lbctl()?;
+    let (web, talk) = (format!("{VIP}:80"), format!("{VIP}:9000"));
+    let arguments = ["client", "--target", &talk, "--connections", "60", "--period-ms", "50", "--timeout-ms", "20000"];
+    let talkers = rig.load("tcp-talk", &arguments)?;
+    std::thread::sleep(Duration::from_secs(1));
+    if let Some(mut worker) = rig.appliance.workers.remove("0a") {
+        worker.kill()?;
+    }
+    let other = rig.appliance.workers.get("1a").map_or(0, |d| d.pid());
+    claims::eventually("the adoption", Duration::from_secs(5), || {
+        let shown = lbctl.workers()?;
+        let has = shown.iter().find(|w| w.pid == other).map_or(0, |w| w.slots.len());
+        ensure(has == 2, || format!("process {other} serves {has} slots: {shown:?}"))
+    })?;
+    let http: LoadReport = rig.load("http-load", &["--target", &web, "--requests", "500"])?.report(LIMIT)?;
+    claims::all_answered("http while adopted", &http)?;
+    rig.appliance.start_worker(0, 'a', &[])?;
+    let home = rig.appliance.workers.get("0a").map_or(0, |d| d.pid());
+    let shown = lbctl.workers()?;
+    let has = |pid| shown.iter().find(|w| w.pid == pid).map_or(0, |w| w.slots.len());
+    ensure(has(home) == 1 && has(other) == 1, || format!("the slots have not gone home: {shown:?}"))?;
+    let report: TalkReport = talkers.finish(LIMIT)?;
+    ensure(report.opened == 60 && report.broken.is_empty(), || format!("connections broke: {report:?}"))?;
+    ctx.note(format!("longest wait {} ms", report.max_gap_ms));
+    claims::law_holds(&lbctl.stats()?)?;
+    rig.appliance.stop()
+}
