@@ -13,9 +13,6 @@ use super::intent::{op, put_entry};
 use super::key::{Key, tag};
 use super::store::Put;
 
-/// Where the wheel looks first: a record's own time decides when it is visited there.
-const SPREAD: u32 = WHEEL_BUCKETS as u32;
-
 impl SessionTable {
     /// Makes index, wheel, free list and counts anew. A session is kept if its record says that it is one and no other has
     /// its keys. Returns how many were kept.
@@ -84,8 +81,9 @@ impl SessionTable {
                 service.active.put(service.active.load(Ordering::Relaxed) + 1);
             }
         }
+        // Any bucket does: a visit too early is harmless.
         if let (Some(row), Some(head)) =
-            (slot.sessions.get(record as usize), slot.wheel.get((record % SPREAD) as usize))
+            (slot.sessions.get(record as usize), slot.wheel.get(record as usize % WHEEL_BUCKETS))
         {
             row.link.put(head.load(Ordering::Relaxed));
             head.put(record);
