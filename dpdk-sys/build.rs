@@ -15,7 +15,7 @@ const FIX: &str = "apt-get install libdpdk-dev libclang-dev pkg-config";
 /// The libraries whose symbols are called; drivers are plugins that EAL opens itself.
 const LIBS: [&str; 5] = ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring"];
 
-const FUNCTIONS: [&str; 34] = [
+const FUNCTIONS: [&str; 35] = [
     "rte_eal_init",
     "rte_eal_cleanup",
     "rte_service_finalize",
@@ -49,6 +49,7 @@ const FUNCTIONS: [&str; 34] = [
     "rte_mempool_lookup",
     "rte_mempool_avail_count",
     "rte_mempool_obj_iter",
+    "rte_mcfg_(mem|tailq|mempool)_write_(un)?lock|rte_mcfg_timer_(un)?lock",
     "lb_.*",
 ];
 

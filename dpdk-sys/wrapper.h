@@ -1,6 +1,7 @@
 /* What bindgen reads: the public DPDK headers we call into, and our shim. */
 #include <rte_config.h>
 #include <rte_eal.h>
+#include <rte_eal_memconfig.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>

@@ -23,6 +23,7 @@
 
 pub mod eal;
 pub mod ledger;
+pub mod locks;
 pub mod log;
 pub mod mbuf;
 pub mod mempool;
@@ -34,6 +35,7 @@ pub mod version;
 
 pub use eal::{Eal, EalArgs, EalError, ProcType, exit_now};
 pub use ledger::Ledger;
+pub use locks::Locks;
 pub use mbuf::{Mbuf, PacketMut};
 pub use mempool::{Pool, PoolError};
 pub use port::{Port, PortConfig, PortError};

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use dpdk::locks::{Locks, Restored};
 use dpdk::{Eal, EalArgs, Ledger, Pool, Port, PortConfig, ProcType, eal, exit_now, ledger, tap};
 
 use crate::shared::{DEVICE, DIR, IFACE, PREFIX, SLOTS, Shared, pool_name};
@@ -31,6 +32,8 @@ pub fn run() {
     assert_eq!(port.mtu().unwrap(), 1500);
     assert!(eal::prefix_in_use(PREFIX).unwrap());
     println!("READY init_ms={init_ms} {:?}", port.capabilities().unwrap());
+
+    locks();
 
     let shared = Shared::open();
     for line in std::io::stdin().lock().lines() {
@@ -83,6 +86,20 @@ pub fn run() {
     port.close().unwrap();
     started.cleanup();
     exit_now(0);
+}
+
+/// EAL's locks are found; one left taken is freed, a heap left locked is told and left alone.
+fn locks() {
+    let locks = Locks::find(PREFIX).unwrap_or_else(|e| panic!("{e}"));
+    let before = locks.snapshot();
+    assert_eq!(locks.restore(&before), Restored::default());
+    // SAFETY: EAL is started; `restore` gives it back.
+    unsafe { dpdk_sys::rte_mcfg_mem_write_lock() };
+    assert_eq!(locks.restore(&before), Restored { locks: vec!["memory"], heap: false });
+    // SAFETY: it would wait for ever, were it still taken.
+    unsafe { dpdk_sys::rte_mcfg_mem_write_lock() };
+    // SAFETY: taken in the line before.
+    unsafe { dpdk_sys::rte_mcfg_mem_write_unlock() };
 }
 
 fn config(pools: &[Pool]) -> PortConfig<'_> {

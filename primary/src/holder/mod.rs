@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use dpdk::{Eal, EalArgs, ProcType};
+use dpdk::{Eal, EalArgs, Locks, ProcType};
 use links::messages::{ControlSays, HolderTells, WorkerSays};
 use links::{Hello, Link, Listener, Pending, Role, service};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 pub mod child;
 mod error;
 pub mod geometry;
+mod hang;
 pub mod plan;
 mod ports;
 mod preflight;
@@ -61,7 +62,8 @@ pub enum Event {
 pub fn main(config: &Path, from_file: bool) -> ExitCode {
     let done = plan::inherited().map_err(HolderError::from).and_then(|plan| run(&plan, config, from_file));
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(End::Stop) => ExitCode::SUCCESS,
+        Ok(End::Again) => plan::begin_again(config),
         Err(error) => {
             log::error!("{error}");
             service::status(&error.to_string());
@@ -70,7 +72,16 @@ pub fn main(config: &Path, from_file: bool) -> ExitCode {
     }
 }
 
-fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<(), HolderError> {
+/// Why the holder ends in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was told to.
+    Stop,
+    /// To start again under a fresh EAL: the planned restart.
+    Again,
+}
+
+fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<End, HolderError> {
     preflight::folder(&plan.run_dir, 0o750)?;
     let _lock = Lock::take(&plan.run_dir.join("primary.lock"))?;
     preflight::no_worker_lives(plan)?;
@@ -142,7 +153,10 @@ struct Holder<'a> {
 
 impl<'a> Holder<'a> {
     fn new(plan: &'a HolderPlan, prefix: &str, segments: Segments, ports: Vec<HeldPort>) -> Self {
-        let workers = Workers::new(plan, prefix, ports.iter().map(HeldPort::admit).collect());
+        let locks = Locks::find(prefix).inspect_err(|error| {
+            log::warn!("{error}; a worker killed in its attach may keep all others out");
+        });
+        let workers = Workers::new(plan, prefix, ports.iter().map(HeldPort::admit).collect(), locks.ok());
         let own = Hello::new(Role::Holder, Some(dpdk::version()));
         Self { plan, own, segments, ports, workers, control_link: None, generation: None, status: String::new() }
     }
@@ -153,13 +167,15 @@ impl<'a> Holder<'a> {
         from_file: bool,
         tell: &mpsc::Sender<Event>,
         events: &Receiver<Event>,
-    ) -> Result<(), HolderError> {
+    ) -> Result<End, HolderError> {
         let arrivals = tell.clone();
         Listener::serve(&links::holder_socket(&self.plan.run_dir), move |p| arrivals.send(Event::Arrived(p)).is_ok())?;
         let facts: Vec<_> = self.ports.iter().map(HeldPort::facts).collect();
         let mut control = Control::start(&self.plan.run_dir, config, from_file, &facts)?;
         let result = self.watch(&mut control, tell, events);
-        service::stopping();
+        if !matches!(result, Ok(End::Again)) {
+            service::stopping();
+        }
         self.workers.stop();
         if let Some(link) = &self.control_link {
             let _ = link.send(HolderTells::Stop); // A signal follows anyway.
@@ -175,7 +191,7 @@ impl<'a> Holder<'a> {
         control: &mut Control,
         tell: &mpsc::Sender<Event>,
         events: &Receiver<Event>,
-    ) -> Result<(), HolderError> {
+    ) -> Result<End, HolderError> {
         let mut watchdog = service::watchdog();
         let mut statistics = Instant::now();
         let mut early_ends = 0;
@@ -184,11 +200,11 @@ impl<'a> Holder<'a> {
             match events.recv_timeout(TICK) {
                 Ok(Event::Signal(signal)) => {
                     log::info!("signal {signal}: stopping");
-                    return Ok(());
+                    return Ok(End::Stop);
                 }
                 Ok(event) => self.handle(event, tell),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(End::Stop),
             }
             // Relaxed: a clock for people.
             self.segments.published.root.holder_ms.store(shm_layout::clock::now_ms(), Ordering::Relaxed);
@@ -200,7 +216,11 @@ impl<'a> Holder<'a> {
                     return Err(HolderError::Control(status));
                 }
             }
-            self.workers.tend();
+            self.workers.tend(&self.segments.slots);
+            if self.workers.needs_restart() {
+                log::error!("no worker can attach any more: planned restart, sessions stay");
+                return Ok(End::Again);
+            }
             if statistics.elapsed() >= STATISTICS {
                 statistics = Instant::now();
                 self.write_statistics();

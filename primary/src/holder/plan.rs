@@ -79,6 +79,8 @@ pub struct HolderPlan {
     pub ports: Vec<PortPlan>,
     /// Where slots live.
     pub homes: Vec<SlotHome>,
+    /// A worker whose heartbeat is older hangs, ms.
+    pub hang_after_ms: u64,
     /// Sizes of the tables.
     pub geometry: Geometry,
     /// Hugepages for all of it.
@@ -135,6 +137,7 @@ impl HolderPlan {
             zones: config.zones.iter().map(|z| ZonePlan { id: z.id, numa: z.numa, cpus: z.cpus.clone() }).collect(),
             ports,
             homes: config.slot_homes(),
+            hang_after_ms: node.hang_after.get().into(),
             geometry: geometry::of(sizes),
             pages,
             summary: format!(
@@ -288,6 +291,22 @@ pub fn start(path: &Path, from_file: bool, check: bool) -> ExitCode {
         .env("TMPDIR", plan.run_dir.join("ipc"))
         .exec();
     fail("cannot become the holder", &error)
+}
+
+/// The holder after its ordered end, to start again as the same process: the service manager sees no death. The plan is
+/// still in the environment.
+pub fn begin_again(path: &Path) -> ExitCode {
+    let me = match std::env::current_exe() {
+        Ok(me) => me,
+        Err(error) => {
+            log::error!("cannot find the own program: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // The journal is newer than the file now.
+    let error = Command::new(me).arg("--config").arg(path).args(["--internal", "holder"]).exec();
+    log::error!("cannot start again: {error}");
+    ExitCode::FAILURE
 }
 
 /// The plan, in the holder.

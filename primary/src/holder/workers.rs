@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use dpdk::Locks;
+use dpdk::locks::Snapshot;
 use links::messages::{Admit, AdmitPort, ToWorker, WorkerSays};
 use links::pidfd::Peer;
 use links::{Hello, Link, Pending};
+use shm_layout::slot::Slot;
 
 use super::Event;
+use super::hang::{Finding, Judge};
 use super::plan::HolderPlan;
 use super::ports::HeldPort;
 use super::segments::Segments;
@@ -27,12 +31,31 @@ struct Worker {
     slots: Vec<u32>,
 }
 
+/// The one that attaches.
+#[derive(Debug)]
+struct Attaching {
+    pid: u32,
+    since: Instant,
+    told: bool,
+    /// EAL's locks before.
+    before: Option<Snapshot>,
+}
+
 /// All workers that said hello and live.
 #[derive(Debug)]
 pub struct Workers {
     alive: BTreeMap<u32, Worker>,
     queue: VecDeque<u32>,
-    attaching: Option<(u32, Instant)>,
+    attaching: Option<Attaching>,
+    /// EAL's locks; `None`: not found, so nothing is repaired.
+    locks: Option<Locks>,
+    /// A worker has died in its attach.
+    suspicious: bool,
+    /// EAL cannot be attached to any more: the appliance needs a planned restart.
+    wedged: bool,
+    judge: Judge,
+    starved: BTreeMap<u32, bool>,
+    hang_after_ms: u64,
     /// All but lane, lcore and CPU.
     admit: Admit,
     zones: BTreeMap<u8, u16>,
@@ -40,7 +63,7 @@ pub struct Workers {
 
 impl Workers {
     /// None yet.
-    pub fn new(plan: &HolderPlan, file_prefix: &str, ports: Vec<AdmitPort>) -> Self {
+    pub fn new(plan: &HolderPlan, file_prefix: &str, ports: Vec<AdmitPort>, locks: Option<Locks>) -> Self {
         let admit = Admit {
             file_prefix: file_prefix.into(),
             huge_dir: plan.eal_dir(),
@@ -52,7 +75,19 @@ impl Workers {
             holder_pid: std::process::id(),
         };
         let zones = plan.zones.iter().filter_map(|z| z.cpus.first().map(|cpu| (z.id, *cpu))).collect();
-        Self { alive: BTreeMap::new(), queue: VecDeque::new(), attaching: None, admit, zones }
+        Self {
+            alive: BTreeMap::new(),
+            queue: VecDeque::new(),
+            attaching: None,
+            locks,
+            suspicious: false,
+            wedged: false,
+            judge: Judge::default(),
+            starved: BTreeMap::new(),
+            hang_after_ms: plan.hang_after_ms,
+            admit,
+            zones,
+        }
     }
 
     /// A worker said hello: refuses it or queues it for its attach.
@@ -121,13 +156,14 @@ impl Workers {
                 log::warn!("{error}");
                 continue;
             }
-            self.attaching = Some((pid, Instant::now()));
+            let before = self.locks.as_ref().map(Locks::snapshot);
+            self.attaching = Some(Attaching { pid, since: Instant::now(), told: false, before });
             return;
         }
     }
 
     fn attached(&mut self, pid: u32) {
-        if self.attaching.is_some_and(|(who, _)| who == pid) {
+        if self.attaching.as_ref().is_some_and(|a| a.pid == pid) {
             self.attaching = None;
             self.admit_next();
         }
@@ -179,11 +215,9 @@ impl Workers {
         } else {
             log::error!("worker process {pid} (zone {}) has died and leaves slots {left:?}", worker.zone);
         }
-        if self.attaching.is_some_and(|(who, _)| who == pid) {
-            log::error!(
-                "worker process {pid} died while it attached; if the next one does not get through, EAL's lock is left taken: restart the appliance"
-            );
-            self.attached(pid);
+        if let Some(attaching) = self.attaching.take_if(|a| a.pid == pid) {
+            self.repair(pid, attaching.before.as_ref());
+            self.admit_next();
         }
         // After the queue pairs are whole: from here on others may poll them.
         for other in self.alive.values() {
@@ -193,20 +227,72 @@ impl Workers {
         }
     }
 
+    /// A worker was killed in its attach: what it left taken of EAL's locks keeps every later one out.
+    fn repair(&mut self, pid: u32, before: Option<&Snapshot>) {
+        self.suspicious = true;
+        let restored = self.locks.as_ref().zip(before).map(|(locks, before)| locks.restore(before));
+        match restored {
+            Some(restored) if restored.heap => {
+                log::error!(
+                    "worker process {pid} died while it attached, with EAL's heap locked: not to be trusted any more"
+                );
+                self.wedged = true;
+            }
+            Some(restored) if !restored.locks.is_empty() => log::warn!(
+                "worker process {pid} died while it attached and left EAL's {} lock taken: free again",
+                restored.locks.join(" and ")
+            ),
+            Some(_) => log::warn!("worker process {pid} died while it attached; it had no lock of EAL's"),
+            None => log::error!("worker process {pid} died while it attached; EAL's locks are not known"),
+        }
+    }
+
+    /// Does somebody want to attach who cannot?
+    pub fn needs_restart(&self) -> bool {
+        let waits = self.attaching.is_some() || !self.queue.is_empty();
+        self.wedged && waits
+    }
+
     /// To be called often.
-    pub fn tend(&mut self) {
-        if let Some((pid, since)) = &mut self.attaching
-            && since.elapsed() > ATTACH_LONG
+    pub fn tend(&mut self, slots: &[Slot]) {
+        if let Some(attaching) = &mut self.attaching
+            && attaching.since.elapsed() > ATTACH_LONG
+            && !std::mem::replace(&mut attaching.told, true)
         {
-            log::warn!("worker process {pid} attaches for more than {ATTACH_LONG:?}; others wait");
-            *since = Instant::now();
+            log::warn!("worker process {} attaches for more than {ATTACH_LONG:?}; others wait", attaching.pid);
+            self.wedged |= self.suspicious;
+        }
+        let now_ms = shm_layout::clock::now_ms();
+        for (number, slot) in (0..).zip(slots) {
+            let finding = self.judge.look(number, slot, now_ms, self.hang_after_ms);
+            let Some(worker) = self.alive.get(&slot.owner.owner().pid()) else { continue };
+            let was_starved = self.starved.insert(number, finding == Some(Finding::Starved)).unwrap_or(false);
+            match finding {
+                Some(Finding::Hung(why)) => {
+                    log::error!(
+                        "worker process {} (zone {}) hangs: slot {number} made {why}: killed",
+                        worker.peer.pid(),
+                        worker.zone
+                    );
+                    worker.peer.kill();
+                }
+                Some(Finding::Starved) if !was_starved => log::warn!(
+                    "worker process {} (zone {}) is starved: slot {number} was given no CPU for {} ms",
+                    worker.peer.pid(),
+                    worker.zone,
+                    self.hang_after_ms
+                ),
+                _ => {}
+            }
         }
     }
 
     /// "2 workers, 4 slots served".
     pub fn summary(&self) -> String {
         let slots: usize = self.alive.values().map(|w| w.slots.len()).sum();
-        format!("{} workers, {slots} slots served", self.alive.len())
+        let starved = self.starved.values().filter(|s| **s).count();
+        let starved = if starved == 0 { String::new() } else { format!(", {starved} starved of CPU") };
+        format!("{} workers, {slots} slots served{starved}", self.alive.len())
     }
 
     /// Ends all of them: a worker that polls a port its holder has closed would crash.
