@@ -189,6 +189,9 @@ pub struct Worker {
     pub state: String,
     /// Its slots.
     pub slots: Vec<WorkerSlot>,
+    /// What the appliance lacks while it serves on: "no primary"; `null`: nothing.
+    #[serde(default)]
+    pub degraded: Option<String>,
 }
 
 /// A slot of [`Worker`].
@@ -210,6 +213,21 @@ pub struct WorkerSlot {
     /// Records it found damaged.
     #[serde(default)]
     pub quarantined: u64,
+    /// Deaths of its owners so far.
+    #[serde(default)]
+    pub deaths: u64,
+    /// Packets that the last dead owner had in hand.
+    #[serde(default)]
+    pub last_packets: Vec<LastPacket>,
+}
+
+/// A packet that a dead worker had in hand: one of them may be what killed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastPacket {
+    /// Bytes on the wire.
+    pub length: u32,
+    /// The first of them, in hexadecimal.
+    pub head: String,
 }
 
 /// The counters of the conservation law:
@@ -311,6 +329,9 @@ pub struct Port {
     pub rx_nombuf: u64,
     /// Free buffers of its queues.
     pub mbufs_free: u64,
+    /// As in [`Worker`].
+    #[serde(default)]
+    pub degraded: Option<String>,
 }
 
 /// An element of `laddr list`.

@@ -22,6 +22,7 @@ mod stats;
 mod table;
 mod tables;
 mod text;
+mod upgrade;
 mod usage;
 mod version;
 mod worker;

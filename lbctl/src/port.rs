@@ -34,6 +34,7 @@ impl Verb {
         match self {
             Self::List => {
                 let ports: Vec<Port> = context.get(method::PORT_LIST)?;
+                context.warn(ports.iter().find_map(|p| p.degraded.as_ref()).map(|why| format!("degraded: {why}")));
                 context.show_table(&ports, |ports| table(ports))?;
             }
         }

@@ -1,5 +1,7 @@
 //! `worker`: worker processes and the slots they serve.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use control_api::method;
 use control_api::views::Worker;
@@ -7,7 +9,7 @@ use control_api::views::Worker;
 use crate::context::Context;
 use crate::failure::{Failure, Status};
 use crate::table::{Cell, Table, Tone};
-use crate::text;
+use crate::{text, upgrade};
 
 /// Verbs of `worker`.
 #[derive(Debug, Subcommand)]
@@ -15,6 +17,16 @@ use crate::text;
 pub enum Verb {
     /// Workers, a line for each slot: BUSY is the share of time in loops that had packets
     List,
+    /// Starts a successor beside the zone's worker, which hands its slots over: no packet is lost, no connection broken
+    ///
+    /// The old worker stands by for some seconds. It takes the slots back when the successor dies or drops more packets.
+    Upgrade {
+        /// Zone
+        zone: u32,
+        /// The successor's program [default: what is installed now where the old one was started from]
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
 }
 
 impl Verb {
@@ -26,7 +38,18 @@ impl Verb {
         match self {
             Self::List => {
                 let workers: Vec<Worker> = context.get(method::WORKER_LIST)?;
+                context.warn(workers.iter().find_map(|w| w.degraded.as_ref()).map(|why| format!("degraded: {why}")));
                 context.show_table(&workers, |workers| table(workers))?;
+            }
+            Self::Upgrade { zone, binary } => {
+                let done = upgrade::run(context, zone, binary.as_deref())?;
+                context.show(&done, |done| {
+                    let (from, to) = (&done.from, &done.to);
+                    vec![format!(
+                        "zone {zone}: process {} (lane {}, {}) has relieved process {} (lane {}, {}), slots {:?}, in {} ms with its trial",
+                        to.pid, to.lane, to.version, from.pid, from.lane, from.version, done.slots, done.took_ms
+                    )]
+                })?;
             }
         }
         Ok(Status::DONE)

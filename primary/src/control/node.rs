@@ -5,18 +5,22 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use control_api::params::Paging;
-use control_api::views::{Laddr, Neigh, Page, Port, Tightest, Version, Worker, WorkerSlot};
+use control_api::views::{Laddr, LastPacket, Neigh, Page, Port, Tightest, Version, Worker, WorkerSlot};
 use control_api::{API_VERSION, ApiError};
 use shm_layout::clock::now_ms;
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::header::layout_text;
 use shm_layout::neighbours::{Hop, neighbour_state, to_std};
+use shm_layout::owner::Process;
 use shm_layout::published::{load_name, port_flag, steering};
 use shm_layout::slot::{SEEN_IDLE, SEEN_JOINING, Slot};
 
 use super::core::Core;
 use super::facts::{PORT_STATS, PortStats};
 use super::{sessions, stats};
+
+/// A holder that has not shown itself for so long is away: it does so ten times a second.
+const HOLDER_SILENT_MS: u64 = 2000;
 
 /// `version`.
 #[must_use]
@@ -36,6 +40,7 @@ pub fn version(core: &Core) -> Version {
 pub fn workers(core: &Core) -> Vec<Worker> {
     let now = now_ms();
     let hang_after = u64::from(core.entry.skeleton.node.hang_after.get());
+    let degraded = degraded(core);
     let mut workers: BTreeMap<(u32, u32, u32), Worker> = BTreeMap::new();
     for (i, slot) in core.tables.slots.iter().enumerate() {
         let owner = &slot.owner;
@@ -52,14 +57,38 @@ pub fn workers(core: &Core) -> Vec<Worker> {
             version: text(&owner.version),
             state: state.into(),
             slots: Vec::new(),
+            degraded: degraded.clone(),
         });
         // One thread that hangs, or one slot on its way, is the worker's state.
         if state != "serving" {
             worker.state = state.into();
         }
         worker.slots.push(worker_slot(core, i, slot, now));
+        // Who asks for the slot, or stands by since it handed it over: a process of the other lane, without slots.
+        let heir = Process::from_word(owner.heir.load(Relaxed));
+        if heir.runs() && heir.pid() != pid {
+            let state = if owner.asked() { "attaching" } else { "draining" };
+            workers.entry((zone, lane ^ 1, heir.pid())).or_insert_with(|| Worker {
+                zone,
+                lane: sessions::lane(lane ^ 1).to_string(),
+                pid: heir.pid(),
+                version: String::new(),
+                state: state.into(),
+                slots: Vec::new(),
+                degraded: degraded.clone(),
+            });
+        }
     }
     workers.into_values().collect()
+}
+
+/// What the appliance lacks while it serves on.
+fn degraded(core: &Core) -> Option<String> {
+    let root = &core.tables.published.root;
+    let silent = now_ms().saturating_sub(root.holder_ms.load(Relaxed));
+    (silent > HOLDER_SILENT_MS).then(|| {
+        format!("no primary: process {} has given no sign for {} s", root.holder_pid.load(Relaxed), silent / 1000)
+    })
 }
 
 fn worker_slot(core: &Core, i: usize, slot: &Slot, now: u64) -> WorkerSlot {
@@ -72,7 +101,14 @@ fn worker_slot(core: &Core, i: usize, slot: &Slot, now: u64) -> WorkerSlot {
         sessions: slot.table.active.load(Relaxed).into(),
         generation: Some(seen).filter(|g| ![SEEN_IDLE, SEEN_JOINING].contains(g)),
         quarantined: slot.pulse.quarantined.load(Relaxed),
+        deaths: slot.owner.deaths.load(Relaxed),
+        last_packets: last_packets(slot),
     }
+}
+
+fn last_packets(slot: &Slot) -> Vec<LastPacket> {
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect();
+    slot.autopsy.read().into_iter().map(|(length, head)| LastPacket { length, head: hex(head) }).collect()
 }
 
 fn text(words: &[std::sync::atomic::AtomicU64]) -> String {
@@ -114,6 +150,7 @@ pub fn ports(core: &Core) -> Result<Vec<Port>, ApiError> {
             rx_missed: told.rx_missed,
             rx_nombuf: told.rx_nombuf,
             mbufs_free: told.mbufs_free,
+            degraded: degraded(core),
             name,
         });
     }

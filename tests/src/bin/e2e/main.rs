@@ -58,6 +58,8 @@ const TESTS: &[Test] = &[
     test("faults::foreign_layout_refused", 90, faults::foreign_layout_refused),
     test("upgrade::take_over_keeps_every_connection", 180, upgrade::take_over_keeps_every_connection),
     test("upgrade::successor_killed_on_trial", 120, upgrade::successor_killed_on_trial),
+    test("upgrade::by_lbctl", 120, upgrade::by_lbctl),
+    test("upgrade::stopped_worker_is_killed", 120, upgrade::stopped_worker_is_killed),
     test("upgrade::orphans_are_adopted", 120, upgrade::orphans_are_adopted),
     test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
 ];

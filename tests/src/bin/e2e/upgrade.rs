@@ -109,3 +109,58 @@ pub fn orphans_are_adopted(ctx: &mut Ctx) -> Result<()> {
     claims::law_holds(&lbctl.stats()?)?;
     rig.appliance.stop()
 }
+
+/// `lbctl worker upgrade` for a worker that is no unit: a detached successor, which outlives the command; a program that
+/// is none is refused and changes nothing.
+pub fn by_lbctl(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.start()?;
+    let lbctl = rig.lbctl()?;
+    let talk = format!("{VIP}:9000");
+    let talkers = rig.load("tcp-talk", &["client", "--target", &talk, "--connections", "60", "--period-ms", "20"])?;
+    let before = pid_of(&lbctl.workers()?, 0)?;
+    let wrong = lbctl.call(&["worker", "upgrade", "0", "--binary", "/bin/true"])?;
+    ensure(wrong.code == 1 && wrong.err.contains("cannot be used"), || format!("{wrong:?}"))?;
+    let missing = lbctl.call(&["worker", "upgrade", "7"])?;
+    ensure(missing.code == 1 && missing.err.contains("zone 7"), || format!("{missing:?}"))?;
+    let told = lbctl.ok(&["worker", "upgrade", "0"])?;
+    let after = pid_of(&lbctl.workers()?, 0)?;
+    ensure(before != after, || format!("process {before} still serves; lbctl said: {told}"))?;
+    if let Some(mut relieved) = rig.appliance.workers.remove("0a") {
+        let status = relieved.wait_end(Duration::from_secs(5))?;
+        ensure(status.success(), || format!("the relieved worker ended with {status}"))?;
+    }
+    let report: TalkReport = talkers.finish(LIMIT)?;
+    ensure(report.opened == 60 && report.broken.is_empty(), || format!("connections broke: {report:?}"))?;
+    ctx.note(told.trim());
+    claims::law_holds(&lbctl.stats()?)
+}
+
+/// A worker that is stopped is killed and replaced; a connection of its slots waits and goes on.
+pub fn stopped_worker_is_killed(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.start()?;
+    let lbctl = rig.lbctl()?;
+    let talk = format!("{VIP}:9000");
+    let arguments = ["client", "--target", &talk, "--connections", "60", "--period-ms", "50", "--timeout-ms", "20000"];
+    let talkers = rig.load("tcp-talk", &arguments)?;
+    std::thread::sleep(Duration::from_secs(1));
+    if let Some(mut worker) = rig.appliance.workers.remove("0a") {
+        worker.signal(nix::sys::signal::Signal::SIGSTOP);
+        let begin = std::time::Instant::now();
+        worker.wait_end(Duration::from_secs(5))?;
+        ctx.note(format!("killed {} ms after it was stopped", begin.elapsed().as_millis()));
+    }
+    let told = rig.appliance.primary.as_ref().map_or_else(String::new, tests::daemon::Daemon::log_text);
+    ensure(told.contains("hangs") && told.contains("stopped"), || format!("the holder does not say why:\n{told}"))?;
+    rig.appliance.start_worker(0, 'a', &[])?;
+    let report: TalkReport = talkers.finish(LIMIT)?;
+    ensure(report.opened == 60 && report.broken.is_empty(), || format!("connections broke: {report:?}"))?;
+    claims::law_holds(&lbctl.stats()?)?;
+    rig.appliance.stop()
+}
+
+fn pid_of(workers: &[tests::views::Worker], zone: u32) -> Result<u32> {
+    let serving = workers.iter().find(|w| w.zone == zone && w.state == "serving" && !w.slots.is_empty());
+    serving.map(|w| w.pid).ok_or_else(|| tests::Error::claim(format!("nobody serves zone {zone}: {workers:?}")))
+}
