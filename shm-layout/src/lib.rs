@@ -17,6 +17,7 @@ pub mod board;
 pub mod clock;
 pub mod counters;
 pub mod error;
+pub mod failpoint;
 pub mod geometry;
 pub mod header;
 pub mod learn;
