@@ -5,6 +5,7 @@ mod world;
 
 use shm_layout::neighbours::ip4;
 use shm_layout::ring::RecordKind;
+use shm_layout::session::State;
 use world::*;
 
 /// A session outlives its neighbour's row. The resets that end it go where its ends are now, not to whoever has the row.
@@ -26,4 +27,26 @@ fn resets_by_order_go_to_the_ends_and_not_to_old_rows() {
     ends.sort_unstable();
     assert_eq!(to, ends);
     world.rest();
+}
+
+/// TCP Fast Open (RFC 7413): the server speaks before the client's ACK. Its SYN-ACK comes a second time, late: the session
+/// still knows what the server said, so the client's ACK of it is one, and the connection does not die as half-open.
+#[test]
+fn a_late_copy_of_the_syn_ack_takes_nothing_back() {
+    let mut world = World::usual(1);
+    let (_, _, seen) = world.one(0, Tcp { payload: b"request".to_vec(), ..syn(40_000, 1000) }.frame());
+    let (server, local) = ((seen.dst, seen.dport), (seen.src, seen.sport));
+    let from_server = |seq: u32, flags, payload: &[u8]| {
+        let payload = payload.to_vec();
+        let ack = Some(seen.seq.wrapping_add(8));
+        Tcp { from: server, to: local, seq, ack, flags, payload, ..Tcp::default() }.frame()
+    };
+    world.one(0, from_server(5000, "S", b""));
+    world.one(0, from_server(5001, "P", b"answer"));
+    world.one(0, from_server(5000, "S", b""));
+    let ack = Tcp { from: (CLIENT, 40_000), seq: 1008, ack: Some(5007), ..Tcp::default() };
+    world.one(0, ack.frame());
+    assert_eq!(world.state(40_000), Some(State::Established));
+    world.pass(30_000);
+    assert_eq!(world.state(40_000), Some(State::Established), "not half-open, so not over after 10 s");
 }
