@@ -20,6 +20,7 @@ pub mod error;
 pub mod failpoint;
 pub mod geometry;
 pub mod header;
+pub mod in_use;
 pub mod learn;
 pub mod limits;
 pub mod neighbours;
