@@ -16,6 +16,7 @@ use arch::HashKey;
 use shm_layout::counters::Flow;
 use shm_layout::neighbours::ip4;
 use shm_layout::published::{Generation, Published, owner_slot};
+use shm_layout::secrets::{self, SecretsRow};
 use shm_layout::slot::Slot;
 
 use crate::session::{Key, Recount, Session, SessionReader};
@@ -38,7 +39,8 @@ pub struct Found {
 
 /// Checks all slots of an appliance. `published`: none before the first generation.
 #[must_use]
-pub fn appliance(slots: &[Slot], key: HashKey, published: Option<&Published>) -> Found {
+pub fn appliance(slots: &[Slot], secrets: &SecretsRow, published: Option<&Published>) -> Found {
+    let key = HashKey::new(secrets::bytes(&secrets.hash_key));
     let mut found = Found::default();
     let mut places: HashMap<Key, (u32, u32)> = HashMap::new();
     let mut buffers: HashMap<u64, String> = HashMap::new();

@@ -56,7 +56,7 @@ impl Life {
 
     fn recount(&mut self) -> Result<(), String> {
         let shared = &self.world.shared;
-        let found = check::appliance(&shared.slots, shared.hash_key(), Some(&shared.published));
+        let found = check::appliance(&shared.slots, &shared.secrets, Some(&shared.published));
         if !found.violations.is_empty() {
             return Err(found.violations.join("; "));
         }
