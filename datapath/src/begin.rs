@@ -73,6 +73,10 @@ impl SlotRunner {
             if let Some(&(target, _)) = elsewhere {
                 return self.pass_on(io, place, target, RecordKind::Redirect);
             }
+            // A table that is being made anew holds sessions nobody finds: silence, its sender tries again.
+            if self.others.iter().any(|(_, reader)| reader.slot().table.rebuilding.load(Relaxed) != 0) {
+                return self.refuse(io, place, DropReason::NoSession);
+            }
         }
         self.answer_reset(io, place, flight, DropReason::NoSession);
     }

@@ -3,6 +3,8 @@
 
 mod world;
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use shm_layout::neighbours::ip4;
 use shm_layout::ring::RecordKind;
 use shm_layout::session::State;
@@ -49,4 +51,25 @@ fn a_late_copy_of_the_syn_ack_takes_nothing_back() {
     assert_eq!(world.state(40_000), Some(State::Established));
     world.pass(30_000);
     assert_eq!(world.state(40_000), Some(State::Established), "not half-open, so not over after 10 s");
+}
+
+/// While a slot's table is made anew (or its owner died in it) nobody finds its sessions: what comes for them elsewhere is
+/// not answered by a reset.
+#[test]
+fn no_reset_while_another_slots_table_is_made_anew() {
+    let mut world = World::usual(2);
+    let c = Connection::open(&mut world, 1, 40_000);
+    let astray = c.client_says("P", b"astray").frame();
+    let hidden: Vec<u16> =
+        world.shared.slots[1].buckets.iter().flat_map(|b| b.tags.iter().map(|t| t.swap(0, Relaxed))).collect();
+    world.shared.slots[1].table.rebuilding.store(1, Relaxed);
+    assert!(world.deliver(0, astray.clone()).is_empty(), "neither a reset nor anything else");
+    for (tag, was) in world.shared.slots[1].buckets.iter().flat_map(|b| b.tags.iter()).zip(hidden) {
+        tag.store(was, Relaxed);
+    }
+    world.shared.slots[1].table.rebuilding.store(0, Relaxed);
+    let (slot, _, seen) = world.one(0, astray);
+    assert_eq!((slot, seen.dst), (1, c.server.0));
+    let nobodys = Tcp { from: (CLIENT, 7), ack: Some(1), flags: "P", ..Tcp::default() };
+    assert_eq!(world.deliver(0, nobodys.frame()).len(), 1, "nobody's is reset again");
 }

@@ -1,7 +1,8 @@
 //! Is an id still in use? Asked before it is given again.
 //!
 //! A session counts from the moment its intent is written: a dead owner's successor makes it, however much later, and
-//! counts it then at whoever has the id. So a change in progress that names the id uses it, whatever the change is.
+//! counts it then at whoever has the id. So a change in progress that names the id uses it, whatever the change is. While
+//! a table is made anew its counts say nothing.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -28,10 +29,11 @@ pub fn service(slots: &[Slot], index: u32) -> u64 {
     slots.iter().map(of).sum()
 }
 
-/// 1 if a change in progress names it.
+/// 1 if a change in progress names it, or if the slot is being counted anew: until it is, every id may be used there.
 fn pending(slot: &Slot, names: impl Fn(&IntentRow) -> bool) -> u64 {
     // Acquire pairs with the owner's Release stores: the rest of the line is this change's, the counts those before it.
-    u64::from(slot.intent.op.load(Acquire) != 0 && names(&slot.intent))
+    let changing = slot.intent.op.load(Acquire) != 0 && names(&slot.intent);
+    u64::from(changing || slot.table.rebuilding.load(Acquire) != 0)
 }
 
 #[cfg(test)]
@@ -50,5 +52,7 @@ mod tests {
         assert_eq!([server(&slots, 2), service(&slots, 1)], [0, 0], "without its operation the line says nothing");
         slots[1].intent.op.store(1, Relaxed);
         assert_eq!([server(&slots, 3), server(&slots, 2), service(&slots, 1)], [2, 1, 1]);
+        slots[0].table.rebuilding.store(1, Relaxed);
+        assert_eq!([server(&slots, 0), service(&slots, 3)], [1, 1], "counted anew: anything may come of it");
     }
 }
