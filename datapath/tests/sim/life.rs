@@ -78,6 +78,8 @@ pub struct Life {
     pub stations: Vec<u32>,
     pub next_port: u16,
     pub calm: bool,
+    /// When a table was last made anew: its wheel too, and each record's time with it.
+    pub rebuilt_ms: u64,
     /// Flows whose frames are printed: `LB_SIM_TRACE=3,17`.
     pub traced: Vec<u32>,
 }
@@ -119,6 +121,7 @@ impl Life {
             stations,
             next_port: 1024,
             calm: false,
+            rebuilt_ms: 0,
             traced: traced(),
         }
     }
@@ -221,6 +224,13 @@ impl Life {
                 self.world.shared.slots[slot].from_control.push(RecordKind::Kill, order, &[]);
             }
             921 => self.flood()?,
+            922 => {
+                let slot = self.rng.below(self.shape.slots.into()) as usize;
+                if self.owners.is_alive(slot) && self.shape.kill_one_in > 0 {
+                    self.owners.rebuild(&mut self.world, slot, &mut self.rng)?;
+                    self.rebuilt_ms = self.now_ms();
+                }
+            }
             _ => {}
         }
         self.arrive();

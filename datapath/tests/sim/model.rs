@@ -247,15 +247,15 @@ impl Model {
             && let Some(flow) = self.flows.get(other)
             && flow.is_at(here.server, here.local)
             && flow.must_live(now_ms)
-            && note.step >= flow.path_step
+            && note.step > flow.path_step
         {
             return Err(format!("{note:?} came into another's living session: {flow:?}"));
         }
         let Some(flow) = self.flows.get_mut(&note.flow) else { return Ok(Answer::Nothing) };
-        if flow.path.is_some() && note.step < flow.path_step {
-            return Ok(Answer::Nothing); // It waited inside while its session ended; this is of another.
-        }
         let same = flow.path == Some(here);
+        if !same && flow.path.is_some() && note.step <= flow.path_step {
+            return Ok(Answer::Nothing); // It waited inside while its session ended (or a copy of it did): of no session now.
+        }
         if !same && flow.must_live(now_ms) {
             return Err(format!("a living flow went elsewhere, to {here:?}: {note:?} of {flow:?}"));
         }

@@ -10,6 +10,9 @@ use crate::life::Life;
 use crate::model::Kind;
 use crate::world::VIP;
 
+/// A lap of the wheel and some: the latest visit to a record.
+const LAP_MS: u64 = 16_500;
+
 impl Life {
     /// Everybody lives, everything arrives, nothing moves: counts are what they are recounted to be, and every flow that
     /// must live does.
@@ -77,7 +80,8 @@ impl Life {
                 let Some(service) = service else { continue };
                 let timeout = service.timeouts[session.state as usize].load(Relaxed);
                 let idle = session.idle_ms(self.now_ms());
-                if idle > timeout + 16_500 {
+                let late = if self.now_ms() < self.rebuilt_ms + LAP_MS { 2 * LAP_MS } else { LAP_MS };
+                if u64::from(idle) > u64::from(timeout) + late {
                     let state = session.state.name();
                     return Err(format!(
                         "slot {number}, record {record}: {state} and unused for {idle} ms of {timeout}"

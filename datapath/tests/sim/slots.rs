@@ -2,13 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
 
 use datapath::SlotRunner;
+use datapath::io_memory::MemoryIo;
 use datapath::session::failpoint;
 use shm_layout::counters::{Counts, Flow};
 use shm_layout::failpoint::Op;
-use shm_layout::publish::process_start;
+use shm_layout::owner::Process;
 
 use crate::world::{Rng, World};
 
@@ -19,7 +19,7 @@ const MOST_STORES: u64 = 120;
 #[derive(Debug)]
 pub struct Owners {
     alive: Vec<bool>,
-    start: u64,
+    me: Process,
     /// Deaths at work, in recovery, by operation; hand-overs in order.
     pub deaths: u64,
     pub again: u64,
@@ -31,7 +31,7 @@ impl Owners {
     pub fn new(world: &World) -> Self {
         let mut owners = Self {
             alive: vec![false; world.shared.slots.len()],
-            start: process_start(std::process::id()).unwrap_or(0),
+            me: Process::this(),
             deaths: 0,
             again: 0,
             by_op: Vec::new(),
@@ -51,17 +51,16 @@ impl Owners {
         (0..self.alive.len()).filter(|slot| self.alive[*slot])
     }
 
+    /// As a worker does: so that a slot that lags holds generations back, and a dead one does not.
     fn own(&mut self, world: &World, slot: usize) {
-        let row = &world.shared.slots[slot].owner;
-        // As a worker does: so that a slot that lags holds generations back, and a dead one does not.
-        row.owner_start.store(self.start, Release);
-        row.owner.store(u64::from(std::process::id()) << 32 | self.start & u64::from(u32::MAX), Release);
+        let claimed = world.shared.slots[slot].owner.claim(Process::NOBODY, self.me);
+        assert!(claimed, "slot {slot} is somebody's");
         self.alive[slot] = true;
     }
 
     fn died(&mut self, world: &mut World, slot: usize) {
         self.alive[slot] = false;
-        world.shared.slots[slot].owner.owner.store(0, Release);
+        world.shared.slots[slot].owner.release();
         world.ios[slot].owner_died();
         let op = failpoint::struck().map_or("?", shm_layout::failpoint::Op::name);
         match self.by_op.iter_mut().find(|(name, _)| *name == op) {
@@ -107,12 +106,18 @@ impl Owners {
 
     /// A successor takes a dead one's slot; it may die while it finishes what the dead one began.
     pub fn take_over(&mut self, world: &mut World, slot: usize, rng: &mut Rng) -> Result<(), String> {
+        self.begin(world, slot, rng, false)
+    }
+
+    /// `held`: what the last owner held passes on.
+    fn begin(&mut self, world: &mut World, slot: usize, rng: &mut Rng, mut held: bool) -> Result<(), String> {
         loop {
             let armed = if rng.one_in(3) { 1 + rng.below(40) } else { 0 };
             failpoint::arm(armed);
             let number = u32::try_from(slot).unwrap();
             let (shared, now) = (&world.shared, world.now);
-            let outcome = catch_unwind(AssertUnwindSafe(|| SlotRunner::new(Arc::clone(shared), number, now)));
+            let begin = if held { SlotRunner::resume } else { SlotRunner::new };
+            let outcome = catch_unwind(AssertUnwindSafe(|| begin(Arc::clone(shared), number, now)));
             failpoint::disarm();
             match outcome {
                 Ok(runner) => {
@@ -123,29 +128,57 @@ impl Owners {
                 Err(panic) => {
                     struck(panic)?;
                     self.again += 1;
+                    world.ios[slot].owner_died();
+                    held = false;
                 }
             }
         }
     }
 
-    /// The owner lets go in order and another thread goes on.
+    /// The owner lets go in order, to an heir or to nobody, and another thread goes on.
     pub fn hand_over(&mut self, world: &mut World, slot: usize, rng: &mut Rng) -> Result<(), String> {
+        let heir = !rng.one_in(4);
         let armed = if rng.one_in(4) { 1 + rng.below(80) } else { 0 };
-        failpoint::arm(armed);
-        let (runner, io) = (&mut world.runners[slot], &mut world.ios[slot]);
-        let outcome = catch_unwind(AssertUnwindSafe(|| runner.release(io)));
-        failpoint::disarm();
-        if let Err(panic) = outcome {
-            struck(panic)?;
-            self.deaths += 1;
-            self.died(world, slot);
+        let let_go = move |runner: &mut SlotRunner, io: &mut MemoryIo| {
+            if heir { runner.hand_over(io) } else { runner.release(io) }
+        };
+        if !self.alive_after(world, slot, armed, let_go)? {
             return Ok(());
         }
-        self.after_burst(world, slot)?;
-        world.shared.slots[slot].owner.owner.store(0, Release);
+        world.shared.slots[slot].owner.release();
         self.alive[slot] = false;
         self.handed_over += 1;
-        self.take_over(world, slot, rng)
+        self.begin(world, slot, rng, heir)
+    }
+
+    /// The table is made anew from its records, as after three deaths: nothing that lives is lost by it.
+    pub fn rebuild(&mut self, world: &mut World, slot: usize, rng: &mut Rng) -> Result<(), String> {
+        let armed = if rng.one_in(2) { 1 + rng.below(3000) } else { 0 };
+        let rebuild = |runner: &mut SlotRunner, _: &mut MemoryIo| _ = runner.sessions_mut().rebuild();
+        self.alive_after(world, slot, armed, rebuild).map(drop)
+    }
+
+    /// Does something between two bursts that may be the owner's end. `true`: it lives.
+    fn alive_after(
+        &mut self,
+        world: &mut World,
+        slot: usize,
+        armed: u64,
+        act: impl Fn(&mut SlotRunner, &mut MemoryIo),
+    ) -> Result<bool, String> {
+        failpoint::arm(armed);
+        let (runner, io) = (&mut world.runners[slot], &mut world.ios[slot]);
+        let outcome = catch_unwind(AssertUnwindSafe(|| act(runner, io)));
+        failpoint::disarm();
+        match outcome {
+            Ok(()) => self.after_burst(world, slot).map(|()| true),
+            Err(panic) => {
+                struck(panic)?;
+                self.deaths += 1;
+                self.died(world, slot);
+                Ok(false)
+            }
+        }
     }
 }
 
