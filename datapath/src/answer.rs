@@ -135,12 +135,13 @@ impl SlotRunner {
 
     /// Sends a reset of our own.
     pub(crate) fn send_reset<I: Io>(&mut self, io: &mut I, reset: &Reset) {
-        let hop = self.shared.neighbours.hop(reset.hop_row);
-        if !hop.resolved() || hop.port() != self.port.number {
+        // By address: the row the session remembers may be another neighbour's by now.
+        let Some(next) = self.shared.next_hop(ip4(reset.to.0)) else { return };
+        if !next.hop.resolved() || next.port != self.port.number {
             return;
         }
         let mut frame = [0; OWN_FRAME];
-        let link = Link { dst: Mac(hop.mac()), src: self.port.mac, vlan: self.port.vlan };
+        let link = Link { dst: Mac(next.hop.mac()), src: self.port.mac, vlan: self.port.vlan };
         if let Some(len) = build::tcp(&mut frame, link, &build::rst(reset.from, reset.to, reset.seq, None)) {
             self.originate(io, &frame[..len]);
         }
@@ -205,7 +206,6 @@ pub(crate) struct Reset {
     from: (u32, u16),
     to: (u32, u16),
     seq: u32,
-    hop_row: u16,
 }
 
 impl Reset {
@@ -223,14 +223,12 @@ impl Reset {
             from: (row.vip.load(Relaxed), row.vip_port.load(Relaxed)),
             to: (row.client_ip.load(Relaxed), row.client_port.load(Relaxed)),
             seq: if acked == 0 { row.end[1].load(Relaxed) } else { acked },
-            hop_row: row.client_hop.load(Relaxed),
         };
         let acked = row.ack[1].load(Relaxed);
         let to_server = Self {
             from: (row.local_ip.load(Relaxed), row.local_port.load(Relaxed)),
             to: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),
             seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(shift),
-            hop_row: row.server_hop.load(Relaxed),
         };
         [Some(to_client), Some(to_server)]
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed; // Published rows do not change; count
 use packet::tcp::{ACK, FIN, RST, SYN};
 use packet::{ipv4, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
+use shm_layout::failpoint::{self, Bug};
 use shm_layout::neighbours::ip4;
 use shm_layout::published::{Generation, ServiceRow, owner_slot, protocol, service_flag};
 use shm_layout::ring::RecordKind;
@@ -67,10 +68,14 @@ impl SlotRunner {
 
     /// Belongs to no session here and may not begin one: is it another slot's? Never a reset before that is known.
     fn stray<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
-        if origin == Origin::Port {
+        if origin == Origin::Port && !failpoint::planted(Bug::StrayReset) {
             let elsewhere = self.others.iter().find(|(_, reader)| reader.find(flight.key).is_some());
             if let Some(&(target, _)) = elsewhere {
                 return self.pass_on(io, place, target, RecordKind::Redirect);
+            }
+            // A table that is being made anew holds sessions nobody finds: silence, its sender tries again.
+            if self.others.iter().any(|(_, reader)| reader.slot().table.rebuilding.load(Relaxed) != 0) {
+                return self.refuse(io, place, DropReason::NoSession);
             }
         }
         self.answer_reset(io, place, flight, DropReason::NoSession);

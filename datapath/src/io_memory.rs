@@ -33,6 +33,21 @@ impl MemoryIo {
         Self { rx: vec![None; RX_BURST], wait: vec![None; NEIGH_WAIT], ..Self::default() }
     }
 
+    /// Frames in `rx`, `tx` and `wait`. Between bursts `rx` is empty: what is left there was forgotten.
+    #[must_use]
+    pub fn places(&self) -> [usize; 3] {
+        let taken = |row: &[Option<Vec<u8>>]| row.iter().flatten().count();
+        [taken(&self.rx), self.tx.len(), taken(&self.wait)]
+    }
+
+    /// The owner died: what it held is given back unsent. The port goes on, with what it has and has taken.
+    pub fn owner_died(&mut self) {
+        self.rx.fill(None);
+        self.tx.clear();
+        self.wait.fill(None);
+        self.refused = false;
+    }
+
     fn take_buffer(&mut self) -> bool {
         match &mut self.buffers {
             None => true,

@@ -8,6 +8,7 @@
 mod answer;
 mod begin;
 mod burst;
+pub mod check;
 mod closing;
 mod forward;
 pub mod io;

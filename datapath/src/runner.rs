@@ -7,6 +7,7 @@ use std::sync::atomic::fence;
 use arch::HashKey;
 use packet::{Mac, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
+use shm_layout::failpoint::{self, Bug};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
 use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag};
 use shm_layout::ring::RecordKind;
@@ -80,7 +81,9 @@ impl SlotRunner {
         let waits = Waiting::anew(shared.slots.get(number as usize)?.waits.clone());
         let mut runner = Self::take_up(shared, number, now_ns, waits)?;
         let counts = &mut runner.counts;
-        counts.drop_many(DropReason::LostInCrash, counts.flow(Flow::Held));
+        if !failpoint::planted(Bug::LostUncounted) {
+            counts.drop_many(DropReason::LostInCrash, counts.flow(Flow::Held));
+        }
         counts.set_held(0);
         Some(runner)
     }

@@ -123,9 +123,16 @@ fn track_rare(row: &SessionRow, me: usize, peer: usize, segment: &Segment, ack: 
             if !matches!(state, State::SynSent | State::SynRecv) || !answers_syn(row, ack) {
                 return Step::Ignore;
             }
-            row.end[1].store(segment.seq.wrapping_add(segment.len), Relaxed);
-            row.ack[0].store(segment.seq.wrapping_add(1), Relaxed);
-            row.ack[1].store(ack, Relaxed);
+            // The same once more, late: what a server that need not wait for the client's ACK (RFC 7413) said since stands.
+            let (begin, end) = (segment.seq.wrapping_add(1), segment.seq.wrapping_add(segment.len));
+            let again = state == State::SynRecv && row.ack[0].load(Relaxed) == begin;
+            if !again || after(end, row.end[1].load(Relaxed)) {
+                row.end[1].store(end, Relaxed);
+            }
+            if !again || after(ack, row.ack[1].load(Relaxed)) {
+                row.ack[1].store(ack, Relaxed);
+            }
+            row.ack[0].store(begin, Relaxed);
             set(State::SynRecv);
             return Step::Stay;
         }

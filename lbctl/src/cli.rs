@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
-use crate::{config, laddr, neigh, port, rs, service, session, stats, worker};
+use crate::{config, laddr, neigh, port, recount, rs, service, session, stats, worker};
 
 const LONG: &str = "\
 Shows and changes a running ContainerLB appliance.
@@ -131,6 +131,13 @@ pub enum Object {
         /// What to do.
         #[command(subcommand)]
         verb: config::Verb,
+    },
+    /// The shared tables themselves: for support and tests
+    #[command(hide = true)]
+    Tables {
+        /// What to do.
+        #[command(subcommand)]
+        verb: recount::Verb,
     },
 }
 

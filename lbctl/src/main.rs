@@ -2,7 +2,8 @@
 //!
 //! One object, one file; each verb is one request on the admin socket (control-api) and one way of showing the answer.
 //! `-o json` prints the answer as it came, so its fields are those of INTERFACE §5. [`table`] prints columns, [`failure`]
-//! prints refusals and gives the exit status, [`tables`] reads counters and workers when nobody answers.
+//! prints refusals and gives the exit status, [`tables`] reads counters and workers when nobody answers;
+//! [`recount`] checks the tables themselves.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -15,6 +16,7 @@ mod neigh;
 mod output;
 mod pages;
 mod port;
+mod recount;
 mod rs;
 mod service;
 mod session;
@@ -68,6 +70,7 @@ fn run(cli: Cli, context: &mut Context) -> Result<Status, Failure> {
         Some(Object::Laddr { verb }) => verb.run(context),
         Some(Object::Neigh { verb }) => verb.run(context),
         Some(Object::Config { verb }) => verb.run(context),
+        Some(Object::Tables { verb }) => verb.run(context),
         None => Err(usage::missing_object()),
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::failpoint::{self, Bug, Op};
 use crate::row;
 
 /// Declares the drop reasons once: enum, counter name, document row.
@@ -189,12 +190,18 @@ impl CounterBlock {
     /// Makes `counts` the valid copy. Owner only.
     #[inline]
     pub fn flip(&self, counts: &Counts) {
+        let _op = failpoint::enter(Op::Flip);
         let next = self.flips.load(Ordering::Relaxed).wrapping_add(1); // Relaxed: own word.
+        if failpoint::planted(Bug::FlipBeforeCopy) {
+            self.flips.store(next, Ordering::Release);
+        }
         for (to, from) in self.copies[usize::from(next & 1 == 1)].iter().zip(&counts.0) {
             to.store(*from, Ordering::Relaxed); // Relaxed: ordered by the Release below.
+            failpoint::store();
         }
         // Pairs with both loads in `read`: whoever sees the flip sees the copy.
         self.flips.store(next, Ordering::Release);
+        failpoint::store();
     }
 
     /// A consistent reading; `None` after 1,000 tries against a writer that flips all the time.

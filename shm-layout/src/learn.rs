@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use crate::failpoint::{self, Bug};
 use crate::neighbours::{Hop, Ip, Neighbours, PLACES, neighbour_state};
 
 /// No row for an address.
@@ -77,7 +78,8 @@ impl Learner {
         let place = places.iter().find(|p| p.load(Relaxed) == 0).ok_or(LearnError::Bucket)?;
         let number = self.free.pop().ok_or(LearnError::Full { limit: self.table.rows.len() - 1 })?;
         let row = &self.table.rows[usize::from(number)];
-        let tag = Hop(row.hop.load(Relaxed)).tag().wrapping_add(1);
+        let kept = failpoint::planted(Bug::TagKept);
+        let tag = Hop(row.hop.load(Relaxed)).tag().wrapping_add(u8::from(!kept));
         // Sessions of the row's last neighbour see the new tag and an unresolved hop before the new address.
         row.hop.store(Hop::new([0; 6], tag, port, false).0, Release);
         row.ip[0].store(ip[0], Relaxed);
@@ -134,7 +136,8 @@ impl Learner {
         let places = &self.table.bucket(ip, hop.port()).rows;
         let Some(place) = places.iter().find(|p| p.load(Relaxed) == u32::from(number)) else { return };
         place.store(0, Release);
-        row.hop.store(Hop::new([0; 6], hop.tag().wrapping_add(1), hop.port(), false).0, Release);
+        let kept = failpoint::planted(Bug::TagKept);
+        row.hop.store(Hop::new([0; 6], hop.tag().wrapping_add(u8::from(!kept)), hop.port(), false).0, Release);
         row.state.store(neighbour_state::FREE, Relaxed);
         self.free.push(number);
         self.table.head.used.store(self.used(), Relaxed);

@@ -9,6 +9,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::failpoint::{self, Op};
 use crate::limits::LAYOUT_VERSION;
 use crate::row;
 
@@ -139,7 +140,9 @@ impl OwnerRow {
         // Acquire: all that the last owner wrote before it released. Release: whoever sees us sees nothing of ours yet.
         let done = self.owner.compare_exchange(before.0, by.0, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if done {
+            failpoint::store();
             self.hand.store(hand::OWNED, Ordering::Release);
+            failpoint::store();
         }
         done
     }
@@ -158,6 +161,7 @@ impl OwnerRow {
         for (word, bytes) in self.version.iter().zip(bytes.as_chunks::<8>().0) {
             word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
         }
+        failpoint::store();
     }
 
     /// Asks the living owner for the slot. The answer is its [`release`](Self::release), or its death.
@@ -181,8 +185,11 @@ impl OwnerRow {
 
     /// Lets go: from this store on somebody else may write the slot. Wake who sleeps on `hand` afterwards.
     pub fn release(&self) {
+        let _op = failpoint::enter(Op::Release);
         self.owner.store(0, Ordering::Release); // Pairs with the Acquire in `claim`.
+        failpoint::store();
         self.hand.store(hand::RELEASED, Ordering::Release);
+        failpoint::store();
     }
 
     /// Writes down a death found at `now_ms`. Returns whether it is the third within `within_ms`.
@@ -191,7 +198,9 @@ impl OwnerRow {
         let deaths = self.deaths.load(Ordering::Relaxed);
         let place = |n: u64| &self.death_ms[usize::try_from(n % DEATHS_KEPT as u64).unwrap_or(0)];
         place(deaths).store(now_ms, Ordering::Relaxed);
+        failpoint::store();
         self.deaths.store(deaths + 1, Ordering::Relaxed);
+        failpoint::store();
         // The next place holds the oldest of the three.
         let oldest = place(deaths + 1).load(Ordering::Relaxed);
         deaths + 1 >= DEATHS_KEPT as u64 && now_ms.saturating_sub(oldest) <= within_ms

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::failpoint::{self, Bug, Op};
 use crate::limits::RING_FRAME_MAX;
 use crate::row;
 use crate::segment::Rows;
@@ -106,12 +107,17 @@ impl Ring {
             self.control.refused.store(refused + 1, Ordering::Relaxed); // Relaxed: a counter of one writer.
             return false;
         }
+        let _op = failpoint::enter(Op::Push);
+        if failpoint::planted(Bug::TailBeforeFrame) {
+            self.control.tail.store(tail + need, Ordering::Release);
+        }
         let first = self.granule(tail);
         // Relaxed stores here and below: published by the Release of tail.
         first[0].store(frame.len() as u64 | u64::from(kind as u16) << 32, Ordering::Relaxed);
         first[1].store(u64::from(args[0]) | u64::from(args[1]) << 32, Ordering::Relaxed);
         first[2].store(u64::from(args[2]) | u64::from(args[3]) << 32, Ordering::Relaxed);
         first[3].store(u64::from(args[4]), Ordering::Relaxed);
+        failpoint::store();
         for (i, chunk) in frame.chunks(GRANULE).enumerate() {
             let granule = self.granule(tail + 1 + i as u64);
             for (word, bytes) in granule.iter().zip(chunk.chunks(8)) {
@@ -119,11 +125,14 @@ impl Ring {
                 value[..bytes.len()].copy_from_slice(bytes);
                 word.store(u64::from_le_bytes(value), Ordering::Relaxed);
             }
+            failpoint::store();
         }
         let pushed = self.control.pushed.load(Ordering::Relaxed);
         self.control.pushed.store(pushed + 1, Ordering::Relaxed);
+        failpoint::store();
         // Pairs with the Acquire in `pop`.
         self.control.tail.store(tail + need, Ordering::Release);
+        failpoint::store();
         true
     }
 
@@ -170,9 +179,12 @@ impl Ring {
     }
 
     fn finish(&self, head: u64, popped: u64) {
+        let _op = failpoint::enter(Op::Pop);
         self.control.popped.store(popped, Ordering::Relaxed); // Relaxed: statistics of one writer.
+        failpoint::store();
         // Pairs with the Acquire in `push`: the granules are free only when copied out.
         self.control.head.store(head, Ordering::Release);
+        failpoint::store();
     }
 
     /// Nothing to take? One load of the producer's line.

@@ -10,6 +10,7 @@ use links::messages::{AdmitPort, pool_name};
 use links::pidfd;
 use shm_layout::clock;
 use shm_layout::counters::{DropReason, Flow};
+use shm_layout::failpoint::{self, Op};
 use shm_layout::owner::Process;
 use shm_layout::slot::{LedgerRow, Slot};
 
@@ -107,6 +108,7 @@ impl Slots {
         if before != Process::NOBODY && pidfd::lives(before) {
             return None;
         }
+        let _op = failpoint::enter(Op::Own);
         if !row.claim(before, self.me) {
             return None;
         }
@@ -122,13 +124,20 @@ impl Slots {
     /// Settles what a dead owner left: gives its buffers back, counts its packets as lost. Everything is repeatable: who
     /// dies in here is settled in turn. (The half-made change of the session table is finished by the table itself.)
     fn settle(&self, place: &Place, pool: &Pool, dead: Process) {
+        let _op = failpoint::enter(Op::Recover);
         let slot = &place.slot;
         let row = &*slot.ledger;
         keep_heads(slot, pool, dead);
         let held: Vec<u64> = words(row).map(|w| w.load(Ordering::Relaxed)).filter(|a| *a != 0).collect();
+        failpoint::store();
         let report = pool.recover(&held);
-        words(row).for_each(|w| w.store(0, Ordering::Release)); // Release: not before the buffers are in the pool.
+        failpoint::store();
+        for word in words(row).filter(|w| w.load(Ordering::Relaxed) != 0) {
+            word.store(0, Ordering::Release); // Release: not before the buffers are in the pool.
+            failpoint::store();
+        }
         slot.waits.iter().for_each(|w| w.until_ms.store(0, Ordering::Relaxed)); // Relaxed: read after the claim.
+        failpoint::store();
         if let Some(mut counts) = slot.counters.read() {
             counts.drop_many(DropReason::LostInCrash, counts.flow(Flow::Held));
             counts.set_held(0);

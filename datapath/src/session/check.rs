@@ -1,13 +1,15 @@
-//! The invariants of the table, counted anew. For tests, and for lbctl on a table at rest: O(table).
+//! The invariants of one table, counted anew. For tests, and for lbctl on a table at rest: O(table). Reads only, so a
+//! read-only mapping will do. Those of the whole appliance: [`crate::check`].
 
 use std::sync::atomic::Ordering;
 
 use shm_layout::limits::BUCKET_KEYS;
 use shm_layout::session::{SessionRow, State, flag};
+use shm_layout::slot::Slot;
 
-use super::SessionTable;
+use super::index::Index;
 use super::key::{Direction, Key};
-use super::some;
+use super::{SessionReader, SessionTable, some};
 
 /// The table counted anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,16 @@ enum Met {
 }
 
 impl SessionTable {
+    /// The laws of [`SessionReader::check`].
+    ///
+    /// # Errors
+    /// The first law broken, with the numbers.
+    pub fn check(&self) -> Result<Recount, String> {
+        Table { slot: &self.slot, index: &self.index }.check()
+    }
+}
+
+impl SessionReader {
     /// Checks that:
     /// every record ever used is in the free list or in the wheel, exactly once (so neither has a cycle), and none else;
     /// each session in the index has both its keys exactly once, each found from its side, and no key leads elsewhere;
@@ -44,6 +56,18 @@ impl SessionTable {
     /// # Errors
     /// The first law broken, with the numbers.
     pub fn check(&self) -> Result<Recount, String> {
+        Table { slot: &self.slot, index: &self.index }.check()
+    }
+}
+
+/// A table to be checked.
+struct Table<'a> {
+    slot: &'a Slot,
+    index: &'a Index,
+}
+
+impl Table<'_> {
+    fn check(&self) -> Result<Recount, String> {
         if self.slot.intent.op.load(Ordering::Relaxed) != 0 {
             return Err("a change is in progress: recover first".into());
         }
@@ -55,7 +79,7 @@ impl SessionTable {
     }
 
     fn record(&self, record: u32) -> Result<&SessionRow, String> {
-        self.row(record).ok_or_else(|| format!("record {record} is outside the table"))
+        self.slot.sessions.get(record as usize).ok_or_else(|| format!("record {record} is outside the table"))
     }
 
     fn check_lists(&self, count: &mut Recount) -> Result<Vec<Met>, String> {
@@ -123,8 +147,9 @@ impl SessionTable {
             let indexed = row.flags.load(Ordering::Relaxed) & flag::INDEXED != 0;
             same("keys (bits) of record", record, keys, if indexed { 3 } else { 0 })?;
             for (key, side) in [(Key::client_of(row), Direction::Client), (Key::server_of(row), Direction::Server)] {
-                if indexed && self.find(key) != Some((record, side)) {
-                    return Err(format!("{side:?} key of record {record} leads to {:?}", self.find(key)));
+                let found = self.index.search(key, self.index.hash(key), |_, _| ()).map(|f| (f.record, f.direction));
+                if indexed && found != Some((record, side)) {
+                    return Err(format!("{side:?} key of record {record} leads to {found:?}"));
                 }
             }
         }

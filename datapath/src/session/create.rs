@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use shm_layout::failpoint::Op;
 use shm_layout::limits::NONE;
 use shm_layout::published::protocol;
 use shm_layout::session::{SessionRow, State, flag};
 
 use super::intent::{Counts, Place, Plan};
 use super::key::{Key, tag};
-use super::store::Put;
+use super::store::{Put, failpoint};
 use super::{SessionTable, some, wrapped};
 
 /// Everything a new session's record holds. Units as in [`SessionRow`].
@@ -113,6 +114,7 @@ impl SessionTable {
     /// # Errors
     /// See [`CreateError`]; nothing has changed that could be seen.
     pub fn create(&mut self, new: &New) -> Result<u32, CreateError> {
+        let _op = failpoint::enter(Op::Create);
         let keys = [new.client_key(), new.server_key()];
         let hashes = keys.map(|key| self.index.hash(key));
         self.prefetch_bucket(hashes[1]);
@@ -167,6 +169,7 @@ impl SessionTable {
     /// Ends a session: its keys leave the index at once (the local port is free again), its counters go down. The record
     /// stays until the wheel lets go of it. `false`: it had ended before.
     pub fn close(&mut self, record: u32) -> bool {
+        let _op = failpoint::enter(Op::Close);
         let Some(row) = self.slot.sessions.get(record as usize) else { return false };
         let flags = row.flags.load(Ordering::Relaxed); // Relaxed, here and below: own data.
         if flags & flag::INDEXED == 0 {

@@ -7,11 +7,12 @@
 
 use std::sync::atomic::Ordering;
 
+use shm_layout::failpoint::Bug;
 use shm_layout::limits::{BUCKET_KEYS, NONE};
 use shm_layout::session::BucketRow;
 use shm_layout::slot::{IntentRow, Slot};
 
-use super::store::{Put, settle32, settle64};
+use super::store::{Put, failpoint, settle32, settle64};
 
 /// Values of [`IntentRow::op`].
 pub mod op {
@@ -217,6 +218,9 @@ impl Plan {
     #[inline]
     pub fn run(&self, slot: &Slot) -> bool {
         let line = &*slot.intent;
+        if failpoint::planted(Bug::IntentTooEarly) {
+            line.op.put(self.op);
+        }
         line.record.put(self.record);
         line.place[0].put(self.place[0]);
         line.place[1].put(self.place[1]);
@@ -226,7 +230,9 @@ impl Plan {
         for (word, value) in line.value.iter().zip(self.value) {
             word.put(value);
         }
-        line.op.put(self.op); // Last: from here on the change happens.
+        if !failpoint::planted(Bug::NoIntent) {
+            line.op.put(self.op); // Last: from here on the change happens.
+        }
         let done = self.carry_out(slot);
         line.op.put(op::NONE); // First of clearing, and all of it: the rest of the line means nothing without it.
         done
@@ -285,6 +291,9 @@ impl Plan {
         if let Some(service) = slot.services.get(self.service as usize) {
             settle32(&service.active, counts.service_active);
             settle64(&service.total, counts.service_total);
+        }
+        if failpoint::planted(Bug::IntentGoneTooEarly) {
+            slot.intent.op.put(op::NONE);
         }
         settle32(&slot.table.active, counts.active);
         settle32(&slot.table.records, counts.records);

@@ -33,6 +33,7 @@ mod tests;
 use std::sync::atomic::Ordering;
 
 use arch::HashKey;
+use shm_layout::failpoint::{Bug, Op};
 use shm_layout::limits::NONE;
 use shm_layout::secrets::{self, SecretsRow};
 use shm_layout::session::{BucketRow, SessionRow};
@@ -49,7 +50,7 @@ pub use wheel::Swept;
 
 use index::Index;
 use intent::{Plan, op};
-use store::Put;
+use store::{Put, failpoint as hooks};
 
 /// Sessions of one slot, owner's view.
 #[derive(Debug)]
@@ -72,10 +73,16 @@ impl SessionTable {
     /// Finishes the change in progress, if any. Constant time (but for a [`rebuild`](Self::rebuild) that was killed); may be
     /// killed and begun again. `true`: there was one.
     pub fn recover(&mut self) -> bool {
+        let _op = hooks::enter(Op::Redo);
         let change = Plan::read(&self.slot.intent);
         if let Some(plan) = &change {
+            let records = &self.slot.table.records;
+            let before = records.load(Ordering::Relaxed);
             if !plan.carry_out(&self.slot) {
                 self.quarantined();
+            }
+            if hooks::planted(Bug::RedoCounts) && records.load(Ordering::Relaxed) == before {
+                records.put(before.wrapping_add(1));
             }
             self.slot.intent.op.put(op::NONE);
         }

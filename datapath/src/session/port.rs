@@ -5,10 +5,12 @@
 
 use std::sync::atomic::Ordering;
 
+use shm_layout::failpoint::Op;
 use shm_layout::published::owner_slot;
 
 use super::SessionTable;
 use super::key::Key;
+use super::store::failpoint;
 
 /// Random candidates before neighbours are tried in order.
 const RANDOM_TRIES: u64 = 32;
@@ -103,6 +105,7 @@ impl SessionTable {
         if pool.is_empty() {
             return None;
         }
+        let _op = failpoint::enter(Op::Port);
         let server = u64::from(server_ip) << 16 | u64::from(server_port);
         let reply = |number: u64| {
             let (ip, port) = pool.get(number)?;
@@ -139,6 +142,7 @@ impl SessionTable {
         let state = &self.slot.table.random;
         let next = state.load(Ordering::Relaxed).wrapping_add(1); // Relaxed: own data, any value will do after a crash.
         state.store(next, Ordering::Relaxed);
+        failpoint::store();
         let random = arch::keyed_hash(next, salt, &self.port_key);
         let product = u128::from(random) * u128::from(n);
         u64::try_from(product >> 64).unwrap_or(0)

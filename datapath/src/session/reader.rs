@@ -75,7 +75,9 @@ impl Session {
         super::wheel::idle(self.last_seen, now_ms)
     }
 
-    const fn keys(&self) -> [Key; 2] {
+    /// What its client sends, what its server sends.
+    #[must_use]
+    pub const fn keys(&self) -> [Key; 2] {
         [
             Key::new(self.client_ip, self.client_port, self.vip, self.vip_port, self.protocol),
             Key::new(self.server_ip, self.server_port, self.local_ip, self.local_port, self.protocol),
@@ -93,8 +95,8 @@ impl Session {
 /// Read-only view of any slot's sessions. Writes nothing, so a read-only mapping will do.
 #[derive(Clone, Debug)]
 pub struct SessionReader {
-    slot: Slot,
-    index: Index,
+    pub(super) slot: Slot,
+    pub(super) index: Index,
 }
 
 impl SessionReader {

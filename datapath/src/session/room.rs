@@ -2,11 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use shm_layout::failpoint::Op;
 use shm_layout::limits::{BUCKET_KEYS, NONE};
 
 use super::SessionTable;
 use super::index::KeyAt;
 use super::intent::{Place, Plan};
+use super::store::failpoint;
 
 /// Records read at most in search of room for one key: all keys of both buckets, then of some of their other buckets.
 const READS: usize = 128;
@@ -90,6 +92,7 @@ impl SessionTable {
 
     /// Moves a key to a free place of its other bucket.
     fn shift(&mut self, step: &Step, room: u32) -> bool {
+        let _op = failpoint::enter(Op::Displace);
         let over = step.key.buckets[0];
         let Some(first) = self.slot.buckets.get(over as usize) else { return false };
         let count = first.overflow.load(Ordering::Relaxed).to_le_bytes()[0]; // Relaxed: own data.

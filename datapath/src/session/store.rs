@@ -19,7 +19,7 @@ macro_rules! put {
             fn put(&self, value: $value) {
                 // Release: see the module. Pairs with the take-over of the slot, and with the readers' Acquire fence.
                 self.store(value, Ordering::Release);
-                failpoint::hit();
+                failpoint::store();
             }
         }
     )+};
@@ -49,37 +49,7 @@ pub(super) fn settle64(word: &AtomicU64, target: u8) {
     }
 }
 
-/// Kills an operation after a given number of its stores.
 #[cfg(any(test, feature = "failpoints"))]
-pub mod failpoint {
-    use std::cell::Cell;
-
-    thread_local!(static LEFT: Cell<u64> = const { Cell::new(0) });
-
-    /// The `stores`-th store from now on this thread panics after it is done (1: the very next one).
-    pub fn arm(stores: u64) {
-        LEFT.set(stores);
-    }
-
-    /// Takes the failpoint back. `true`: it had not struck yet.
-    pub fn disarm() -> bool {
-        LEFT.replace(0) != 0
-    }
-
-    #[inline]
-    pub(super) fn hit() {
-        let left = LEFT.get();
-        if left != 0 {
-            LEFT.set(left - 1);
-            if left == 1 {
-                std::panic::resume_unwind(Box::new("failpoint")); // A panic without its message: there are thousands.
-            }
-        }
-    }
-}
-
+pub use shm_layout::failpoint::counted as failpoint;
 #[cfg(not(any(test, feature = "failpoints")))]
-mod failpoint {
-    #[inline(always)]
-    pub(super) fn hit() {}
-}
+pub(super) use shm_layout::failpoint::nothing as failpoint;

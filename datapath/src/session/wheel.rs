@@ -12,11 +12,12 @@
 
 use std::sync::atomic::Ordering;
 
+use shm_layout::failpoint::Op;
 use shm_layout::limits::{NONE, WHEEL_BUCKETS, WHEEL_TICK_MS};
 use shm_layout::session::{SessionRow, State, flag};
 
 use super::intent::{Counts, Plan};
-use super::store::Put;
+use super::store::{Put, failpoint};
 use super::{SessionTable, some, wrapped};
 
 /// Buckets, as ticks count.
@@ -77,6 +78,7 @@ impl SessionTable {
         timeout_of: impl Fn(&SessionRow) -> u32,
         mut on_expired: impl FnMut(u32, &SessionRow),
     ) -> usize {
+        let _op = failpoint::enter(Op::Tick);
         let now = tick_of(now_ms);
         let mut tick = self.slot.table.tick.load(Ordering::Relaxed); // Relaxed, here and below: own data.
         let lag = now.wrapping_sub(tick);
@@ -137,6 +139,7 @@ impl SessionTable {
                 let ahead = due.wrapping_sub(tick).clamp(1, LAP - 1);
                 let to = tick.wrapping_add(ahead) % LAP;
                 let head = self.head(to).unwrap_or(NONE);
+                let _op = failpoint::enter(Op::Relink);
                 Plan::relink(record, bucket, next, to, head).run(&self.slot);
                 return false;
             }
@@ -148,6 +151,7 @@ impl SessionTable {
             on_expired(record, row);
             self.close(record);
         }
+        let _op = failpoint::enter(Op::Free);
         let table = &self.slot.table;
         let records = table.records.load(Ordering::Relaxed).to_le_bytes()[0].wrapping_sub(1);
         let counts = Counts { records, ..Counts::default() };
@@ -184,6 +188,7 @@ impl SessionTable {
         mut matches: impl FnMut(&SessionRow) -> bool,
         mut on_match: impl FnMut(u32, &SessionRow),
     ) -> Swept {
+        let _op = failpoint::enter(Op::Sweep);
         let mut swept = Swept::default();
         let Some(mut record) = some(self.slot.table.sweep.load(Ordering::Relaxed)) else {
             return Swept { done: true, ..swept };

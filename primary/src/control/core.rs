@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use config::{Config, Facts};
 use control_api::{ApiError, Code};
 use shm_layout::clock::now_ms;
+use shm_layout::in_use;
 use shm_layout::neighbours::Neighbours;
 use shm_layout::publish::{PublishError, Publisher, write_node};
 use shm_layout::published::{Generation, Published};
@@ -79,12 +80,10 @@ pub struct SlotCounts<'a>(pub &'a [Slot]);
 
 impl Counts for SlotCounts<'_> {
     fn server(&self, id: u32) -> u64 {
-        let of = |slot: &Slot| slot.servers.get(id as usize).map_or(0, |row| u64::from(row.active.load(Relaxed)));
-        self.0.iter().map(of).sum()
+        in_use::server(self.0, id)
     }
     fn service(&self, index: u32) -> u64 {
-        let of = |slot: &Slot| slot.services.get(index as usize).map_or(0, |row| u64::from(row.active.load(Relaxed)));
-        self.0.iter().map(of).sum()
+        in_use::service(self.0, index)
     }
 }
 
