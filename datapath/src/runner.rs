@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use arch::HashKey;
+use packet::plain::Source;
 use packet::{Mac, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
@@ -32,6 +33,8 @@ pub(crate) struct PortFacts {
     pub mac: Mac,
     pub mtu: u32,
     pub vlan: u16,
+    /// What its frames are sent by.
+    pub source: Source,
 }
 
 /// A slot and everything its owner keeps beside the shared tables. Nothing in it must survive: a successor makes it anew.
@@ -98,9 +101,11 @@ impl SlotRunner {
         let place = u8::try_from(row.port.load(Relaxed)).ok()?;
         let port = shared.published.ports.get(usize::from(place))?;
         let mac = port.mac.load(Relaxed).to_le_bytes();
+        let mac = Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]);
         let port = PortFacts {
             number: place,
-            mac: Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]),
+            mac,
+            source: Source::new(mac),
             mtu: port.mtu.load(Relaxed),
             vlan: u16::try_from(port.vlan.load(Relaxed)).ok()?,
         };
