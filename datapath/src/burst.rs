@@ -62,12 +62,13 @@ impl SlotRunner {
     pub(crate) fn burst<I: Io>(&mut self, io: &mut I, count: usize, origin: Origin) {
         let count = count.min(RX_BURST);
         let mut lanes = [EMPTY; RX_BURST];
+        let lanes = &mut lanes[..count];
         let mut bytes = 0;
         for place in 0..count {
             io.prefetch(place);
         }
         let station = self.station(origin);
-        for (place, lane) in lanes.iter_mut().enumerate().take(count) {
+        for (place, lane) in lanes.iter_mut().enumerate() {
             let Some(frame) = io.frame(place) else { continue };
             bytes += frame.len() as u64;
             let Some((state, key)) = plain_key(frame, &station).or_else(|| self.any_key(frame, origin)) else {
@@ -78,18 +79,18 @@ impl SlotRunner {
             self.sessions.prefetch_bucket(lane.hash);
         }
         self.counts.add(Flow::RxBytes, if origin == Origin::Port { bytes } else { 0 });
-        for lane in lanes.iter_mut().take(count) {
+        for lane in lanes.iter_mut() {
             if let Some(record) = self.sessions.candidate(lane.hash) {
                 self.sessions.prefetch_session(record);
                 lane.record = record;
             }
         }
-        for lane in lanes.iter().take(count) {
+        for lane in lanes.iter() {
             if let Some(row) = self.slot.sessions.get(lane.record as usize) {
                 arch::prefetch_at(&self.slot.servers, row.server_id.load(Relaxed) as usize);
             }
         }
-        for (place, lane) in lanes.iter().enumerate().take(count) {
+        for (place, lane) in lanes.iter().enumerate() {
             if !self.forward_plain(io, place, lane.record, lane.state) {
                 self.general(io, place, lane, origin);
             }
@@ -99,6 +100,7 @@ impl SlotRunner {
     /// Whom plain packets of this origin are sent to.
     fn station(&self, origin: Origin) -> Station {
         match origin {
+            _ if !self.straight => Station::NOBODY,
             Origin::Port if self.port.vlan != 0 => Station::NOBODY, // The port's packets are tagged.
             Origin::Port => Station::new(Some(self.port.mac)),
             // What a ring brings was judged by the slot that received it, perhaps on a port with another MAC and tag.

@@ -59,6 +59,8 @@ pub struct SlotRunner {
     pub(crate) locals: Vec<LocalPool>,
     /// The other slots, read-only.
     pub(crate) others: Vec<(u32, SessionReader)>,
+    /// Plain packets go the straight way.
+    pub(crate) straight: bool,
     scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
@@ -124,6 +126,7 @@ impl SlotRunner {
             sweep: Sweep::default(),
             locals: Vec::new(),
             others: others(&shared, number),
+            straight: true,
             scratch: Box::new([0; RING_FRAME_MAX]),
             flushed: false,
             announced: Vec::new(),
@@ -325,6 +328,11 @@ impl SlotRunner {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Lets all packets go the general way: for tests that compare the two.
+    pub fn go_general(&mut self) {
+        self.straight = false;
     }
 
     /// The session table, to be filled by tools and benchmarks.

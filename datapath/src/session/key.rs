@@ -123,7 +123,7 @@ impl Side {
     /// 0 or 1.
     #[inline(always)]
     pub const fn index(self) -> usize {
-        (self.0 & 1) as usize
+        self.0 as usize & 1
     }
 
     /// One of two numbers.
