@@ -215,8 +215,8 @@ impl Step {
             140..150 => frame[16..18].copy_from_slice(&(self.word as u16 % 128).to_be_bytes()),
             150..160 => frame[20..22].copy_from_slice(&(1_u16 << (self.word & 15)).to_be_bytes()),
             160..170 => drop(frame.splice(12..12, [0x81, 0, 0, self.word as u8 % 3])),
-            170..180 => frame[38..40].copy_from_slice(&(self.word as u16 % 128).to_be_bytes()),
-            180..190 => frame[at] = self.word as u8,
+            // Of UDP the length.
+            170..190 => frame[38..40].copy_from_slice(&(self.word as u16 % 16).to_be_bytes()),
             190..200 => frame.extend([0xaa; 40]),
             200..210 => {
                 frame[14] = 0x46;
@@ -237,7 +237,7 @@ impl Step {
         let fresh = slot.table.fresh.load(Relaxed);
         let Some(row) = slot.sessions.get((self.word % fresh.max(1)) as usize) else { return };
         let value = self.seq.cast_unsigned();
-        match self.harm % 12 {
+        match self.harm % 13 {
             0 => row.client_hop.store(value as u16, Relaxed),
             1 => row.server_hop.store(value as u16, Relaxed),
             2 => row.client_hop_tag.store(value as u8, Relaxed),
@@ -249,6 +249,7 @@ impl Step {
             8 => row.local_port.store(value as u16, Relaxed),
             9 => row.last_seen.store(value, Relaxed),
             10 => row.state.store(value as u8 % 10, Relaxed),
+            11 => row.client_port.store(value as u16, Relaxed),
             _ => drop_a_flag(row, value),
         }
     }
