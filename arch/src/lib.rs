@@ -4,10 +4,12 @@
 #![deny(missing_docs)]
 
 mod hash;
+mod load;
 
 use std::sync::atomic::AtomicU16;
 
 pub use hash::{HashKey, keyed_hash, siphash13};
+pub use load::{load32, load64};
 
 /// Tags in one bucket of the session index.
 pub const TAGS: usize = 10;
@@ -94,18 +96,16 @@ pub fn match_tags(tags: &[u16; TAGS], tag: u16) -> u32 {
 pub fn match_tags_shared(tags: &[AtomicU16; TAGS], tag: u16) -> u32 {
     #[cfg(all(target_arch = "x86_64", target_feature = "avx"))]
     {
-        use core::arch::{asm, x86_64::__m128i, x86_64::_mm_cvtsi32_si128};
-        let (low, last): (__m128i, i32);
+        use core::arch::{asm, x86_64::__m128i};
+        let (low, high): (__m128i, __m128i);
         // SAFETY: reads exactly the 20 bytes of `tags`. The loads are assembly because the memory is shared: x86 never
         // tears an aligned 16-bit word inside them, so each tag is some value that was stored, like ten relaxed loads
         // (which the compiler would not join).
         unsafe {
-            asm!("vmovdqu {low}, xmmword ptr [{tags}]", "mov {last:e}, dword ptr [{tags} + 16]",
-                tags = in(reg) tags.as_ptr(), low = lateout(xmm_reg) low, last = lateout(reg) last,
-                options(nostack, readonly, preserves_flags));
+            asm!("vmovdqu {low}, xmmword ptr [{tags}]", "vmovd {high}, dword ptr [{tags} + 16]",
+                tags = in(reg) tags.as_ptr(), low = out(xmm_reg) low, high = lateout(xmm_reg) high,
+                options(nostack, readonly, pure, preserves_flags));
         }
-        // SAFETY: SSE2 is part of x86-64.
-        let high = unsafe { _mm_cvtsi32_si128(last) };
         compare(low, high, tag)
     }
     #[cfg(not(all(target_arch = "x86_64", target_feature = "avx")))]
@@ -125,6 +125,39 @@ fn compare(low: core::arch::x86_64::__m128i, high: core::arch::x86_64::__m128i, 
         _mm_movemask_epi8(_mm_packs_epi16(_mm_cmpeq_epi16(low, tag), _mm_cmpeq_epi16(high, tag)))
     };
     mask.cast_unsigned() & ((1 << TAGS) - 1)
+}
+
+/// Do 32 bytes differ from others in a bit of the mask?
+#[inline(always)]
+#[must_use]
+pub fn differ(bytes: &[u8; 32], others: &[u8; 32], mask: &[u8; 32]) -> bool {
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+    {
+        use core::arch::x86_64::{_mm256_loadu_si256, _mm256_testz_si256, _mm256_xor_si256};
+        // SAFETY: each load reads the 32 bytes of its array; the build has AVX2 (cfg) and `cpu_check` saw it on this CPU.
+        unsafe {
+            let load = |bytes: &[u8; 32]| _mm256_loadu_si256(bytes.as_ptr().cast());
+            _mm256_testz_si256(_mm256_xor_si256(load(bytes), load(others)), load(mask)) == 0
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    bytes.iter().zip(others).zip(mask).any(|((byte, other), mask)| (byte ^ other) & mask != 0)
+}
+
+/// The same value, of which the compiler does not know how it came about. Costs no instruction. Keeps it from taking sums
+/// apart that are used twice, and from finding branches behind numbers made to avoid them.
+#[inline(always)]
+#[must_use]
+pub fn opaque(value: u64) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut value = value;
+        // SAFETY: no instruction at all.
+        unsafe { std::arch::asm!("/* {0} */", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+        value
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    value
 }
 
 /// The CPU's time stamp counter: ticks of a constant rate, for measuring short stretches. 0 where there is none.

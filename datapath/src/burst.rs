@@ -4,20 +4,23 @@
 //! |---|---|---|
 //! | parse | headers | index bucket |
 //! | probe | index bucket | session line |
-//! | match | session line | counter line of the server |
+//! | look ahead | session line | counter line of the server |
 //! | act | session, counter and next-hop lines, headers | – |
 
 use std::sync::atomic::Ordering::Relaxed; // Session rows have one writer, this slot.
 
+use packet::plain::{self, Carries, Station};
 use packet::{Parsed, V4, ethernet};
-use shm_layout::counters::Flow;
+use shm_layout::counters::{DropReason, Flow};
 use shm_layout::limits::{NONE, RX_BURST};
+use shm_layout::published::protocol;
 
 use crate::io::Io;
+use crate::plain::{TCP, UDP};
 use crate::runner::{Origin, SlotRunner};
-use crate::session::{Direction, Key};
+use crate::session::Key;
 
-/// What is known of a packet that has no session yet.
+/// What is known of a packet that does not go the straight way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flight {
     pub packet: V4,
@@ -37,68 +40,111 @@ fn key_of(packet: &V4) -> Key {
     Key::new(packet.src, packet.sport, packet.dst, packet.dport, packet.proto)
 }
 
+/// What the stages find out of one packet. Shape: 16 bytes.
+#[derive(Clone, Copy)]
+struct Lane {
+    hash: u64,
+    /// The first record that carries the key's tag, unverified; [`NONE`]: there is none.
+    record: u32,
+    /// The state its record must have for it to go the straight way; else [`OTHER`] or [`KEYED`], which is no state.
+    state: u16,
+}
+
+/// Not TCP or UDP to us, or refused by the parser.
+const OTHER: u16 = 0;
+/// TCP or UDP, but not plain.
+const KEYED: u16 = 1;
+
+const EMPTY: Lane = Lane { hash: 0, record: NONE, state: OTHER };
+
 impl SlotRunner {
     /// Takes every packet of `rx[0..count]` to its one verdict.
-    ///
-    /// A packet is either not keyed (not TCP or UDP to us, or refused by the parser), or keyed without a record, or has
-    /// one: a candidate after the second stage, its session's after the third.
     pub(crate) fn burst<I: Io>(&mut self, io: &mut I, count: usize, origin: Origin) {
         let count = count.min(RX_BURST);
-        let mut packets = [V4::default(); RX_BURST];
-        let mut hashes = [0_u64; RX_BURST];
-        let mut records = [NONE; RX_BURST];
-        let mut directions = [Direction::Client; RX_BURST];
-        let mut keyed = 0_u32;
+        let mut lanes = [EMPTY; RX_BURST];
+        let lanes = &mut lanes[..count];
         let mut bytes = 0;
-        // What a ring brings was judged by the slot that received it, perhaps on a port with another MAC and tag.
-        let judged = origin == Origin::Ring;
-
         for place in 0..count {
             io.prefetch(place);
         }
-        for place in 0..count {
+        let station = self.station(origin);
+        for (place, lane) in lanes.iter_mut().enumerate() {
             let Some(frame) = io.frame(place) else { continue };
             bytes += frame.len() as u64;
-            if let Ok(Parsed::L4(packet)) = packet::classify(frame)
-                && (judged || packet.vlan == self.port.vlan && ethernet::dst(frame) == Some(self.port.mac))
-            {
-                let hash = self.sessions.hash(key_of(&packet));
-                self.sessions.prefetch_bucket(hash);
-                packets[place] = packet;
-                hashes[place] = hash;
-                keyed |= 1 << place;
-            }
+            let Some((state, key)) = plain_key(frame, &station).or_else(|| self.any_key(frame, origin)) else {
+                continue;
+            };
+            lane.state = state;
+            lane.hash = self.sessions.hash(key);
+            self.sessions.prefetch_bucket(lane.hash);
         }
         self.counts.add(Flow::RxBytes, if origin == Origin::Port { bytes } else { 0 });
-        for place in 0..count {
-            if keyed >> place & 1 != 0
-                && let Some(record) = self.sessions.candidate(hashes[place])
-            {
+        for lane in lanes.iter_mut() {
+            if let Some(record) = self.sessions.candidate(lane.hash) {
                 self.sessions.prefetch_session(record);
-                records[place] = record;
+                lane.record = record;
             }
         }
-        for place in 0..count {
-            let candidate = std::mem::replace(&mut records[place], NONE);
-            if candidate != NONE
-                && let Some((record, direction)) =
-                    self.sessions.resolve(candidate, key_of(&packets[place]), hashes[place])
-            {
-                let server = self.slot.sessions.get(record as usize).map_or(0, |row| row.server_id.load(Relaxed));
-                arch::prefetch_at(&self.slot.servers, server as usize);
-                records[place] = record;
-                directions[place] = direction;
+        for lane in lanes.iter() {
+            if let Some(row) = self.slot.sessions.get(lane.record as usize) {
+                arch::prefetch_at(&self.slot.servers, row.server_id.load(Relaxed) as usize);
             }
         }
-        for place in 0..count {
-            let (packet, hash, record) = (&packets[place], hashes[place], records[place]);
-            if record != NONE {
-                self.established(io, place, packet, hash, (record, directions[place]), origin);
-            } else if keyed >> place & 1 != 0 {
-                self.unknown(io, place, &Flight::of(packet, hash), origin);
-            } else {
-                self.other(io, place);
+        for (place, lane) in lanes.iter().enumerate() {
+            if !self.forward_plain(io, place, lane.record, lane.state) {
+                self.general(io, place, lane, origin);
             }
         }
     }
+
+    /// Whom plain packets of this origin are sent to.
+    fn station(&self, origin: Origin) -> Station {
+        match origin {
+            _ if !self.straight => Station::NOBODY,
+            Origin::Port if self.port.vlan != 0 => Station::NOBODY, // The port's packets are tagged.
+            Origin::Port => Station::new(Some(self.port.mac)),
+            // What a ring brings was judged by the slot that received it, perhaps on a port with another MAC and tag.
+            Origin::Ring => Station::new(None),
+        }
+    }
+
+    /// The key of any TCP or UDP packet to us.
+    #[inline(never)]
+    fn any_key(&self, frame: &[u8], origin: Origin) -> Option<(u16, Key)> {
+        self.judge(frame, origin).map(|packet| (KEYED, key_of(&packet)))
+    }
+
+    /// Is it a TCP or UDP packet to us?
+    fn judge(&self, frame: &[u8], origin: Origin) -> Option<V4> {
+        let Ok(Parsed::L4(packet)) = packet::classify(frame) else { return None };
+        let ours = || packet.vlan == self.port.vlan && ethernet::dst(frame) == Some(self.port.mac);
+        (origin == Origin::Ring || ours()).then_some(packet)
+    }
+
+    /// Any packet, by its session if it has one.
+    #[cold]
+    #[inline(never)]
+    fn general<I: Io>(&mut self, io: &mut I, place: usize, lane: &Lane, origin: Origin) {
+        if lane.state == OTHER {
+            return self.other(io, place);
+        }
+        let packet = io.frame(place).and_then(|frame| self.judge(frame, origin));
+        let Some(packet) = packet else { return self.refuse(io, place, DropReason::MultiSegment) };
+        let key = key_of(&packet);
+        let found = if lane.record == NONE { None } else { self.sessions.resolve(lane.record, key, lane.hash) };
+        match found {
+            Some(found) => self.established(io, place, &packet, lane.hash, found, origin),
+            None => self.unknown(io, place, &Flight::of(&packet, lane.hash), origin),
+        }
+    }
+}
+
+/// The key of a plain packet.
+#[inline(always)]
+fn plain_key(frame: &[u8], station: &Station) -> Option<(u16, Key)> {
+    let (state, protocol) = match plain::read(frame, station)? {
+        Carries::Tcp => (TCP, protocol::TCP),
+        Carries::Udp => (UDP, protocol::UDP),
+    };
+    Some((state, Key::of(plain::tuple(frame.first_chunk()?), protocol)))
 }

@@ -68,17 +68,17 @@ impl SlotRunner {
             #[allow(clippy::cast_possible_truncation, reason = "the tables' clock wraps by design")]
             row.last_seen.store(self.now_ms as u32, Relaxed);
         }
-        self.count(row, direction, u64::from(packet.total_len));
+        self.count(row, direction as usize, u64::from(packet.total_len));
         self.forward(io, place, packet, index, direction, shift);
     }
 
-    /// Counts a packet for the session's server.
+    /// Counts a packet for the session's server. `side`: of its sender.
     #[inline(always)]
-    fn count(&self, row: &SessionRow, direction: Direction, bytes: u64) {
+    pub(crate) fn count(&self, row: &SessionRow, side: usize, bytes: u64) {
         let Some(counts) = self.slot.servers.get(row.server_id.load(Relaxed) as usize) else { return };
-        let (packets, octets) = match direction {
-            Direction::Client => (&counts.packets_in, &counts.bytes_in),
-            Direction::Server => (&counts.packets_out, &counts.bytes_out),
+        let (packets, octets) = match side {
+            0 => (&counts.packets_in, &counts.bytes_in),
+            _ => (&counts.packets_out, &counts.bytes_out),
         };
         packets.store(packets.load(Relaxed).wrapping_add(1), Relaxed);
         octets.store(octets.load(Relaxed).wrapping_add(bytes), Relaxed);

@@ -13,6 +13,7 @@ mod closing;
 mod forward;
 pub mod io;
 pub mod io_memory;
+mod plain;
 mod rate;
 mod runner;
 pub mod schedule;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use arch::HashKey;
+use packet::plain::Source;
 use packet::{Mac, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
@@ -33,6 +34,8 @@ pub(crate) struct PortFacts {
     pub mac: Mac,
     pub mtu: u32,
     pub vlan: u16,
+    /// What its frames are sent by.
+    pub source: Source,
 }
 
 /// A slot and everything its owner keeps beside the shared tables. Nothing in it must survive: a successor makes it anew.
@@ -57,6 +60,8 @@ pub struct SlotRunner {
     pub(crate) locals: Vec<LocalPool>,
     /// The other slots, read-only.
     pub(crate) others: Vec<(u32, SessionReader)>,
+    /// Plain packets go the straight way.
+    pub(crate) straight: bool,
     scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
@@ -101,9 +106,11 @@ impl SlotRunner {
         let place = u8::try_from(row.port.load(Relaxed)).ok()?;
         let port = shared.published.ports.get(usize::from(place))?;
         let mac = port.mac.load(Relaxed).to_le_bytes();
+        let mac = Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]);
         let port = PortFacts {
             number: place,
-            mac: Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]),
+            mac,
+            source: Source::new(mac),
             mtu: port.mtu.load(Relaxed),
             vlan: u16::try_from(port.vlan.load(Relaxed)).ok()?,
         };
@@ -122,6 +129,7 @@ impl SlotRunner {
             sweep: Sweep::default(),
             locals: Vec::new(),
             others: others(&shared, number),
+            straight: true,
             scratch: Box::new([0; RING_FRAME_MAX]),
             flushed: false,
             announced: Vec::new(),
@@ -323,6 +331,11 @@ impl SlotRunner {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Lets all packets go the general way: for tests that compare the two.
+    pub fn go_general(&mut self) {
+        self.straight = false;
     }
 
     /// The session table, to be filled by tools and benchmarks.

@@ -8,6 +8,7 @@
 //! Acks begin with the least that may be acknowledged: `ack[server]` with the client's ISN + 1, `ack[client]` with the
 //! server's.
 
+use std::hint::select_unpredictable;
 use std::sync::atomic::Ordering::Relaxed; // All fields have one writer, the slot's owner; readers tolerate any mix.
 
 use packet::tcp::{ACK, FIN, RST, SYN};
@@ -72,21 +73,21 @@ pub fn track(row: &SessionRow, direction: Direction, segment: &Segment, shift: u
 /// Moves the sender's end and ack forward, if the segment is plausible.
 #[inline(always)]
 fn advance(row: &SessionRow, me: usize, peer: usize, segment: &Segment, ack: u32) {
-    let acked = row.ack[me].load(Relaxed);
+    if segment.flags & ACK != 0 {
+        advance_acked(row, me, peer, segment.seq.wrapping_add(segment.len), ack);
+    }
+}
+
+/// [`advance`] for a segment with ACK that ends before `end`. Without a branch: who is ahead cannot be guessed.
+#[inline(always)]
+pub(crate) fn advance_acked(row: &SessionRow, me: usize, peer: usize, end: u32, ack: u32) {
+    let (acked, seen) = (row.ack[me].load(Relaxed), row.end[me].load(Relaxed));
     // Nobody acknowledges what was not sent, and who sends something new acknowledges no less than before.
-    let newer = after(ack, acked);
-    let known = ack == acked || newer && !after(ack, row.end[peer].load(Relaxed));
-    if segment.flags & ACK == 0 || !known {
-        return;
-    }
-    if newer {
-        row.ack[me].store(ack, Relaxed);
-    }
-    let end = segment.seq.wrapping_add(segment.len);
-    let seen = row.end[me].load(Relaxed);
-    if after(end, seen) && end.wrapping_sub(seen) < REACH {
-        row.end[me].store(end, Relaxed);
-    }
+    let known = ack.wrapping_sub(acked) <= row.end[peer].load(Relaxed).wrapping_sub(acked);
+    row.ack[me].store(select_unpredictable(known, ack, acked), Relaxed);
+    // An end before what was seen is more than REACH away.
+    let moves = known & (end.wrapping_sub(seen) < REACH);
+    row.end[me].store(select_unpredictable(moves, end, seen), Relaxed);
 }
 
 #[cold]

@@ -16,11 +16,11 @@ pub fn sum(bytes: &[u8]) -> u64 {
 #[inline(always)]
 #[must_use]
 #[allow(clippy::cast_possible_truncation, reason = "the halves of a word")]
-pub const fn fold(sum: u64) -> u16 {
-    let (low, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
-    let low = low.wrapping_add(carry as u32); // Fits: a carry leaves at most 2^32 - 2.
-    // In the upper half: both halves and the carry out of both halves.
-    (low.wrapping_add(low.rotate_left(16)) >> 16) as u16
+pub fn fold(sum: u64) -> u16 {
+    let sum = arch::opaque(sum);
+    // Both halves added to both halves: the upper one has taken up the carry of the lower.
+    let half = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 /// Checksum of the bytes, to be stored in a field that was zero while summing.
@@ -125,14 +125,14 @@ impl Delta {
     /// stays wrong: corruption is never hidden.
     #[inline(always)]
     #[must_use]
-    pub const fn apply(self, checksum: u16) -> u16 {
+    pub fn apply(self, checksum: u16) -> u16 {
         !fold((Self::BIAS + self.0 - checksum as i64).cast_unsigned())
     }
 
     /// [`Delta::apply`] for UDP: "none" (0) stays none, and a result of 0 is sent as 0xffff.
     #[inline(always)]
     #[must_use]
-    pub const fn apply_udp(self, checksum: u16) -> u16 {
+    pub fn apply_udp(self, checksum: u16) -> u16 {
         if checksum == 0 { 0 } else { udp_nonzero(self.apply(checksum)) }
     }
 }

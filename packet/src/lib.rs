@@ -13,6 +13,7 @@ pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
 pub mod parse;
+pub mod plain;
 pub mod rewrite;
 pub mod tcp;
 pub mod tcp_options;

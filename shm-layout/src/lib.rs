@@ -35,7 +35,7 @@ pub mod slot;
 
 pub use error::SegmentError;
 
-/// Fingerprint of every row's size: two builds that disagree about a row refuse each other even under one version number.
+/// Fingerprint of every row's size and of the index hash: two builds that disagree about a row refuse each other even under one version number.
 #[must_use]
 pub const fn fingerprint() -> u64 {
     let sizes = [
@@ -63,6 +63,7 @@ pub const fn fingerprint() -> u64 {
         size_of::<neighbours::NeighbourRow>(),
         size_of::<board::TargetRow>(),
         size_of::<board::ProfileRow>(),
+        limits::INDEX_HASH,
         limits::WHEEL_BUCKETS,
         limits::WHEEL_TICK_MS as usize,
         limits::DIRECTORIES,

@@ -74,6 +74,13 @@ impl Hop {
     pub const fn tag(self) -> u8 {
         self.0.to_le_bytes()[6]
     }
+    /// Is it resolved, on this port (< 64), and still the neighbour whose tag this was?
+    #[inline(always)]
+    #[must_use]
+    pub const fn leads_out(self, tag: u8, port: u8) -> bool {
+        // Bit 63 is not used.
+        self.0 >> 48 == (RESOLVED >> 48) | (port as u64) << 8 | tag as u64
+    }
     /// Port it is reached by.
     #[inline(always)]
     #[must_use]

@@ -42,6 +42,7 @@ use shm_layout::slot::Slot;
 pub use check::Recount;
 pub use create::{CreateError, New};
 pub use key::{Direction, Key, protocol_of};
+pub(crate) use key::{Side, Tuples};
 pub use port::{Local, LocalPool, LocalRange};
 pub use reader::{Session, SessionReader};
 #[cfg(any(test, feature = "failpoints"))]

@@ -277,10 +277,20 @@ impl World {
 
     /// The session of a client's port, wherever it is: slot and a copy of its words.
     pub fn session(&self, port: u16) -> Option<(usize, Record)> {
+        self.find_session(|row| row.client_port.load(Relaxed) == port)
+    }
+
+    /// As [`session`](Self::session), of a protocol.
+    pub fn session_of(&self, port: u16, udp: bool) -> Option<(usize, Record)> {
+        let is = |row: &SessionRow| (row.flags.load(Relaxed) & flag::UDP != 0) == udp;
+        self.find_session(|row| row.client_port.load(Relaxed) == port && is(row))
+    }
+
+    fn find_session(&self, is: impl Fn(&SessionRow) -> bool) -> Option<(usize, Record)> {
         let of = |slot: usize| {
-            let mut rows = self.shared.slots[slot].sessions.iter();
-            let live =
-                |r: &&SessionRow| r.flags.load(Relaxed) & flag::INDEXED != 0 && r.client_port.load(Relaxed) == port;
+            let slots = &self.shared.slots[slot];
+            let mut rows = slots.sessions.iter().take(slots.table.fresh.load(Relaxed) as usize);
+            let live = |r: &&SessionRow| r.flags.load(Relaxed) & flag::INDEXED != 0 && is(r);
             rows.find(live).map(|row| (slot, Record::of(row)))
         };
         (0..self.shared.slots.len()).find_map(of)

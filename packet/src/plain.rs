@@ -1,0 +1,232 @@
+//! The packets that nearly all are, read and translated in whole words, in one straight line.
+//!
+//! *Plain* is an untagged IPv4 packet of 54 bytes or more, to the station asked for, with a TTL above 1, that carries UDP,
+//! or TCP with ACK and none of SYN, FIN, RST; without IP options and without TCP options (there are none on segments of
+//! a session whose SYN lost its timestamps, but for SACK blocks, which must be translated). What is said of it here is what
+//! [`crate::classify`] says, and translated it is what [`crate::rewrite_v4`] makes of it: these two take any packet.
+
+use crate::checksum::{fold, udp_nonzero};
+use crate::ethernet::{self, Mac};
+use crate::ipv4;
+use crate::wire::{bytes, get16, get32, get64, put16, put32, put64};
+
+/// Bytes of the headers, all that is read and written.
+pub const WINDOW: usize = 54;
+
+/// IP and TCP header of a plain packet, bytes.
+pub const TCP_HEADERS: u32 = 40;
+
+/// The start of a plain packet.
+pub type Window = [u8; WINDOW];
+
+/// Addresses and ports in the order of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuple {
+    /// `source << 32 | destination`.
+    pub addresses: u64,
+    /// `source << 16 | destination`.
+    pub ports: u32,
+}
+
+impl Tuple {
+    /// Of what the other side sends.
+    #[inline(always)]
+    #[must_use]
+    pub const fn turned(self) -> Self {
+        Self { addresses: self.addresses.rotate_left(32), ports: self.ports.rotate_left(16) }
+    }
+}
+
+/// What every plain packet begins with, when it is sent to a certain station.
+#[derive(Clone, Copy, Debug)]
+pub struct Station {
+    start: [u8; 32],
+    mask: [u8; 32],
+}
+
+impl Station {
+    /// Nobody: no packet is plain.
+    pub const NOBODY: Self = Self { start: [0xff; 32], mask: [0xff; 32] };
+
+    /// One address; `None`: whomever it is sent to.
+    #[must_use]
+    pub fn new(mac: Option<Mac>) -> Self {
+        let (mut start, mut mask) = ([0; 32], [0; 32]);
+        if let Some(mac) = mac {
+            start[..6].copy_from_slice(&mac.0);
+            mask[..6].fill(0xff);
+        }
+        // IPv4, in a header of 20 bytes.
+        start[12..15].copy_from_slice(&[8, 0, 0x45]);
+        mask[12..15].fill(0xff);
+        // More fragments, or not the first one.
+        mask[20..22].copy_from_slice(&[0x3f, 0xff]);
+        Self { start, mask }
+    }
+}
+
+/// What a plain packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// A segment.
+    Tcp,
+    /// A datagram.
+    Udp,
+}
+
+/// The station that sends, as it stands in a frame: address and ethertype IPv4.
+#[derive(Clone, Copy, Debug)]
+pub struct Source(u64);
+
+impl Source {
+    /// Of an address.
+    #[must_use]
+    pub fn new(mac: Mac) -> Self {
+        Self(octets(mac) | 8 << 48)
+    }
+}
+
+/// An address in the low 48 bits, first octet lowest.
+fn octets(mac: Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac.0;
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+/// What a plain packet carries; `None`: it is not plain, and perhaps not even good.
+#[inline(always)]
+#[must_use]
+pub fn read(frame: &[u8], station: &Station) -> Option<Carries> {
+    let window: &Window = frame.first_chunk()?;
+    let total_len = total_len(window);
+    // TTL, protocol, checksum, source.
+    let rest = raw64(window, 22);
+    let [ttl, protocol, ..] = rest.to_le_bytes();
+    // Summed as the words lie: the checksum does not depend on the byte order (RFC 1071 §2B).
+    let sum = add(add(raw64(window, 14), rest), u64::from(raw32(window, 30)));
+    if fold(sum) != 0xffff
+        || usize::from(total_len) > frame.len() - ethernet::HEADER
+        || ttl <= 1
+        || arch::differ(window.first_chunk()?, &station.start, &station.mask)
+    {
+        return None;
+    }
+    match protocol {
+        // Of the flags ACK and none of SYN, FIN, RST; no options.
+        ipv4::TCP => (total_len >= 40 && raw32(window, 46) & 0x17f0 == 0x1050).then_some(Carries::Tcp),
+        ipv4::UDP => {
+            let length = get16(window, 38);
+            (length >= 8 && u32::from(length) + 20 <= u32::from(total_len)).then_some(Carries::Udp)
+        }
+        _ => None,
+    }
+}
+
+/// Addresses and ports.
+#[inline(always)]
+#[must_use]
+pub fn tuple(window: &Window) -> Tuple {
+    Tuple { addresses: get64(window, 26), ports: get32(window, 34) }
+}
+
+/// IP header and payload, bytes.
+#[inline(always)]
+#[must_use]
+pub const fn total_len(window: &Window) -> u16 {
+    get16(window, 16)
+}
+
+/// TCP sequence and acknowledgement number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Of the first byte.
+    pub seq: u32,
+    /// Of the next byte expected.
+    pub ack: u32,
+}
+
+impl Numbers {
+    /// Of a TCP packet.
+    #[inline(always)]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves of a word")]
+    pub fn of(window: &Window) -> Self {
+        let word = get64(window, 38);
+        Self { seq: (word >> 32) as u32, ack: word as u32 }
+    }
+
+    #[inline(always)]
+    const fn word(self) -> u64 {
+        (self.seq as u64) << 32 | self.ack as u64
+    }
+}
+
+/// Addresses the frame of a plain packet to `to`, the 48 low bits of a word, first octet lowest.
+#[inline(always)]
+pub fn set_link(window: &mut Window, to: u64, from: Source) {
+    window[..8].copy_from_slice(&to.to_le_bytes());
+    window[6..14].copy_from_slice(&from.0.to_le_bytes());
+}
+
+/// Translates a plain TCP packet from its tuple and numbers to others, takes 1 off its TTL, updates both checksums.
+#[inline(always)]
+pub fn translate_tcp(window: &mut Window, tuples: (Tuple, Tuple), (from, to): (Numbers, Numbers)) {
+    let changed = translate(window, tuples) + change(from.word(), to.word());
+    put64(window, 38, to.word());
+    put16(window, 50, !fold(changed + rest_of(get16(window, 50))));
+}
+
+/// Translates a plain UDP packet from its tuple to another, takes 1 off its TTL, updates both checksums ("none" stays
+/// none).
+#[inline(always)]
+pub fn translate_udp(window: &mut Window, tuples: (Tuple, Tuple)) {
+    let changed = translate(window, tuples);
+    let checksum = get16(window, 40);
+    if checksum != 0 {
+        put16(window, 40, udp_nonzero(!fold(changed + rest_of(checksum))));
+    }
+}
+
+/// Addresses, ports, TTL and the IP header's checksum. Returns what the tuple changes in the sum of layer 4.
+#[inline(always)]
+fn translate(window: &mut Window, (from, to): (Tuple, Tuple)) -> u64 {
+    let addresses = change(from.addresses, to.addresses);
+    // One less in the upper byte of a word: plus the complement of 0x0100.
+    put16(window, 24, !fold(addresses + 0xfeff + rest_of(get16(window, 24))));
+    put64(window, 26, to.addresses);
+    put32(window, 34, to.ports);
+    window[22] = window[22].wrapping_sub(1);
+    addresses + u64::from(to.ports) + u64::from(!from.ports)
+}
+
+/// What words that change add to a sum, less than 2^32: new ones less old ones (RFC 1624, equation 3).
+#[inline(always)]
+fn change(from: u64, to: u64) -> u64 {
+    let (difference, borrow) = to.overflowing_sub(from);
+    let difference = arch::opaque(difference.wrapping_sub(u64::from(borrow)));
+    difference.wrapping_add(difference.rotate_left(32)) >> 32
+}
+
+/// The sum a checksum stands for. Twice 0xffff adds nothing, but keeps the sum from being 0.
+#[inline(always)]
+fn rest_of(checksum: u16) -> u64 {
+    2 * 0xffff - u64::from(checksum)
+}
+
+/// Sum with end-around carry: of 64-bit words as good as of the 16-bit words in them.
+#[inline(always)]
+fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    arch::opaque(sum.wrapping_add(u64::from(carry)))
+}
+
+// Words as they lie in memory, first byte lowest.
+
+#[inline(always)]
+fn raw32(window: &Window, at: usize) -> u32 {
+    u32::from_le_bytes(bytes(window, at))
+}
+
+#[inline(always)]
+fn raw64(window: &Window, at: usize) -> u64 {
+    u64::from_le_bytes(bytes(window, at))
+}
