@@ -19,6 +19,38 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The health-checker's user: nobody; its group is that of the others (INTERFACE: board by group).
 const HEALTHCHECK_UID: &str = "65534";
 
+/// How the appliance's programs are started: for [`Appliance`], and for whoever starts one again on
+/// a thread of its own.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    ns: Netns,
+    folder: PathBuf,
+    conf_path: PathBuf,
+}
+
+impl Launcher {
+    /// `program --config FILE ARGUMENTS` inside the namespace.
+    ///
+    /// # Errors
+    /// When the program is not built.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.ns.command(beside_me(program)?);
+        command.arg("--config").arg(&self.conf_path).args(arguments);
+        Ok(command)
+    }
+
+    /// Starts the worker of `zone` and does not wait for it; `lane` names its log and service.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn worker(&self, zone: u32, lane: char, arguments: &[&str]) -> Result<Daemon> {
+        let zone_text = zone.to_string();
+        let mut all = vec!["--zone", zone_text.as_str()];
+        all.extend(arguments);
+        Daemon::spawn(&format!("worker-{zone}{lane}"), &self.folder, self.command("lb-worker", &all)?, true)
+    }
+}
+
 /// Programs, configuration file and what runs of it.
 pub struct Appliance {
     /// The configuration as last written to [`Self::conf_path`].
@@ -66,14 +98,18 @@ impl Appliance {
         Ok(Lbctl::new(beside_me("lbctl")?, &self.conf_path))
     }
 
+    /// What starts its programs.
+    #[must_use]
+    pub fn launcher(&self) -> Launcher {
+        Launcher { ns: self.ns.clone(), folder: self.folder.clone(), conf_path: self.conf_path.clone() }
+    }
+
     /// `program --config FILE ARGUMENTS` inside the namespace, as it is started by the rig.
     ///
     /// # Errors
     /// When the program is not built.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.ns.command(beside_me(program)?);
-        command.arg("--config").arg(&self.conf_path).args(arguments);
-        Ok(command)
+        self.launcher().command(program, arguments)
     }
 
     /// Starts lb-primary and waits until it is ready. The caller has to plumb its tap next:
@@ -94,14 +130,9 @@ impl Appliance {
     /// # Errors
     /// When it does not become ready.
     pub fn start_worker(&mut self, zone: u32, lane: char, arguments: &[&str]) -> Result<()> {
-        let zone_text = zone.to_string();
-        let mut all = vec!["--zone", zone_text.as_str()];
-        all.extend(arguments);
-        let name = format!("{zone}{lane}");
-        let command = self.command("lb-worker", &all)?;
-        let mut daemon = Daemon::spawn(&format!("worker-{name}"), &self.folder, command, true)?;
+        let mut daemon = self.launcher().worker(zone, lane, arguments)?;
         let ready = daemon.wait_ready(START_LIMIT);
-        self.workers.insert(name, daemon);
+        self.workers.insert(format!("{zone}{lane}"), daemon);
         ready
     }
 
