@@ -27,6 +27,7 @@ pub mod dns;
 pub mod drops;
 pub mod error;
 pub mod gaps;
+pub mod heavy;
 pub mod interrupt;
 pub mod janitor;
 pub mod lbctl;

@@ -7,10 +7,12 @@
 
 mod changes;
 mod configuration;
+mod crash;
 mod ctx;
 mod faults;
 mod forwarding;
 mod health;
+mod random;
 mod restart;
 mod rig_itself;
 mod shapes;
@@ -60,6 +62,8 @@ const TESTS: &[Test] = &[
     test("upgrade::successor_killed_on_trial", 120, upgrade::successor_killed_on_trial),
     test("upgrade::orphans_are_adopted", 120, upgrade::orphans_are_adopted),
     test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
+    test("crash::workers_killed_under_load", 240, crash::workers_killed_under_load),
+    test("crash::kills_during_attach", 300, crash::kills_during_attach),
 ];
 
 fn main() {
