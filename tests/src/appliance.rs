@@ -136,6 +136,18 @@ impl Appliance {
         ready
     }
 
+    /// Starts the workers of several zones at once, lane a, and waits until all are ready.
+    ///
+    /// # Errors
+    /// When one does not become ready.
+    pub fn start_workers(&mut self, zones: &[u32]) -> Result<()> {
+        for zone in zones {
+            let daemon = self.launcher().worker(*zone, 'a', &[])?;
+            self.workers.insert(format!("{zone}a"), daemon);
+        }
+        self.workers.values_mut().try_for_each(|worker| worker.wait_ready(START_LIMIT))
+    }
+
     /// Starts lb-healthcheck without any privilege and waits until it is ready.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod ctx;
 mod faults;
 mod forwarding;
 mod health;
+mod holder;
 mod random;
 mod restart;
 mod rig_itself;
@@ -64,6 +65,9 @@ const TESTS: &[Test] = &[
     test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
     test("crash::workers_killed_under_load", 240, crash::workers_killed_under_load),
     test("crash::kills_during_attach", 300, crash::kills_during_attach),
+    test("holder::killed", 300, holder::killed),
+    test("holder::stopped", 240, holder::stopped),
+    test("holder::second_primary_refused_while_workers_live", 60, holder::second_primary_refused_while_workers_live),
 ];
 
 fn main() {
