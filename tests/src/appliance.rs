@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::conf::Conf;
 use crate::daemon::Daemon;
 use crate::janitor::beside_me;
@@ -177,6 +179,8 @@ impl Appliance {
             Err(error) => wrong.push(error.to_string()),
         };
         self.healthcheck.take().map(&mut end);
+        // All told before the first is waited for, as a service manager does.
+        self.workers.values().for_each(|worker| worker.signal(Signal::SIGTERM));
         std::mem::take(&mut self.workers).into_values().for_each(&mut end);
         self.primary.take().map(&mut end);
         if wrong.is_empty() { Ok(()) } else { Err(Error::claim(wrong.join("\n"))) }

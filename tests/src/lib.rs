@@ -22,6 +22,7 @@ pub mod appliance;
 pub mod claims;
 pub mod clock;
 pub mod conf;
+pub mod cpu;
 pub mod daemon;
 pub mod dns;
 pub mod drops;

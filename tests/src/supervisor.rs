@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::appliance::{Appliance, Launcher};
 use crate::clock::now_us;
+use crate::cpu::Sched;
 use crate::daemon::Daemon;
 use crate::{Error, Result, wait};
 
@@ -27,6 +28,8 @@ pub struct Life {
     pub started_us: u64,
     /// When its `READY=1` was seen; 0: never.
     pub ready_us: u64,
+    /// What its main thread had run and waited for a CPU by then.
+    pub until_ready: Sched,
     /// When its end was seen; 0: it lives.
     pub ended_us: u64,
     /// How it ended, in words.
@@ -186,6 +189,7 @@ impl Unit {
         let (Some(daemon), Some(life)) = (&mut self.daemon, self.lives.last_mut()) else { return };
         if life.ready_us == 0 && daemon.notified().ready {
             life.ready_us = now_us();
+            life.until_ready = Sched::of_main(life.pid);
         }
         if let Ok(Some(status)) = daemon.ended() {
             life.ended_us = now_us();

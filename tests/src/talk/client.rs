@@ -56,6 +56,7 @@ struct Connection {
     /// Rest of a question that the kernel did not take at once.
     outbox: Vec<u8>,
     rounds: u64,
+    answered_us: u64,
 }
 
 /// Talks until `stop`, then awaits the answers under way.
@@ -84,6 +85,7 @@ pub fn run(target: SocketAddr, manner: Manner, stop: &AtomicBool) -> std::io::Re
             talk.look_for_timeouts(now);
         }
         if stopping && !talk.all.iter().any(|c| matches!(c.state, State::Connecting(_) | State::Waiting(_))) {
+            talk.report.oldest_answer_us = talk.all.iter().map(|c| c.answered_us).min().unwrap_or(0);
             return Ok(talk.report);
         }
         match talk.epoll.wait(&mut events, LOOK) {
@@ -118,7 +120,7 @@ impl Talk {
                 let expected = Frame { kind: ECHO, payload: 0, number: 0 };
                 let (inbox, outbox) = (Vec::new(), Vec::new());
                 let state = State::Connecting(now_us());
-                self.all.push(Connection { stream, state, expected, inbox, outbox, rounds: 0 });
+                self.all.push(Connection { stream, state, expected, inbox, outbox, rounds: 0, answered_us: 0 });
                 if let Err(errno) = added {
                     self.broke(number, &errno.into());
                 }
@@ -229,6 +231,7 @@ impl Talk {
     fn answered(&mut self, number: usize, since: u64) {
         let (now, quiet) = (now_us(), micros(self.manner.quiet));
         let gap_us = (now - since).saturating_sub(quiet);
+        self.all[number].answered_us = now;
         self.report.rounds += 1;
         self.report.spoke_first += u64::from(quiet > 0);
         self.report.max_gap_ms = self.report.max_gap_ms.max(gap_us / 1000);

@@ -28,6 +28,9 @@ pub struct TalkReport {
     pub spoke_first: u64,
     /// Longest wait for an answer, milliseconds.
     pub max_gap_ms: u64,
+    /// The connection that was answered last the longest ago: when that was. Every other one has had
+    /// an answer since. 0: one never had any.
+    pub oldest_answer_us: u64,
     /// Waits of at least `--slow-ms`, by connection.
     pub waits: Vec<Gap>,
 }

@@ -93,12 +93,15 @@ fn tell_times(ctx: &Ctx, kills: &[Kill], back: &[u64]) {
         format!("{}/{}", percentile(&all, 50) / 1000, percentile(&all, 99) / 1000)
     };
     ctx.note(format!(
-        "service back after p50/p99 {}/{} ms; of that: its end seen after {} ms, pause {} ms, start to ready {} ms",
+        "service back after p50/p99 {}/{} ms; of that: its end seen after {} ms, pause {} ms, start to ready {} ms \
+         (of which the attaching thread ran {} ms and waited for a CPU {} ms)",
         percentile(back, 50) / 1000,
         percentile(back, 99) / 1000,
         part(&|k| k.ended_us.saturating_sub(k.at_us)),
         part(&|k| k.next.started_us.saturating_sub(k.ended_us)),
         part(&|k| k.next.ready_us.saturating_sub(k.next.started_us)),
+        part(&|k| k.next.until_ready.ran_us),
+        part(&|k| k.next.until_ready.waited_us),
     ));
     let all: Vec<String> =
         kills.iter().zip(back).map(|(kill, back)| format!("{} {}", kill.unit, back / 1000)).collect();

@@ -128,7 +128,8 @@ fn restart_with_sessions(ctx: &Ctx, rig: &mut Rig) -> Result<()> {
     rig.appliance.start_healthcheck()?;
     rig.wait_all_up(Duration::from_secs(15))?;
     let after = rig.lbctl()?.session_count()?;
-    sleep(Duration::from_secs(2));
+    // All have had their turn once more, those that were cut off in it too.
+    sleep(Duration::from_secs(9));
     let flow: StreamReport = flow.finish(Duration::from_secs(60))?;
     let talk: TalkReport = talk.finish(Duration::from_secs(90))?;
 
@@ -152,6 +153,7 @@ fn restart_with_sessions(ctx: &Ctx, rig: &mut Rig) -> Result<()> {
     ensure(talk.opened == SESSIONS && talk.broken.is_empty(), || {
         format!("{}; first: {:?}", talk.summary(), talk.broken.iter().take(5).collect::<Vec<_>>())
     })?;
+    ensure(talk.oldest_answer_us > served_us, || "a connection was not heard of after the restart".into())?;
     claims::law_holds(&rig.lbctl()?.stats()?)?;
     ensure(own <= RESTART_US, || format!("a planned restart forwards nothing for {} ms; promised 1000", own / 1000))?;
     rig.appliance.expect_alive()?;
@@ -162,7 +164,7 @@ fn longest(gaps: &[Gap]) -> Option<Gap> {
     gaps.iter().copied().max_by_key(|gap| gap.gap_us)
 }
 
-/// [`SESSIONS`] connections that speak every ten seconds.
+/// [`SESSIONS`] connections that speak every five seconds each.
 fn open_sessions(rig: &Rig) -> Result<Load> {
     let (talk, count) = (format!("{VIP}:9000"), SESSIONS.to_string());
     let load = rig.load(
@@ -174,7 +176,7 @@ fn open_sessions(rig: &Rig) -> Result<Load> {
             "--connections",
             &count,
             "--period-ms",
-            "10000",
+            "5000",
             "--timeout-ms",
             "60000",
             "--open-rate",

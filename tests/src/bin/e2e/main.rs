@@ -5,6 +5,7 @@
 //! as libtest's. Logs of failed tests stay in `target/e2e-logs/TEST`.
 #![forbid(unsafe_code)]
 
+mod board;
 mod changes;
 mod configuration;
 mod crash;
@@ -53,6 +54,7 @@ const TESTS: &[Test] = &[
     test("health::server_down_and_up", 120, health::server_down_and_up),
     test("health::server_down_and_up_without_control", 120, health::without_control),
     test("health::checker_killed", 120, health::checker_killed),
+    test("health::board_overwritten", 120, board::overwritten),
     test("changes::under_traffic", 180, changes::under_traffic),
     test("changes::drain_disable_del", 120, changes::drain_disable_del),
     test("faults::control_killed", 120, faults::control_killed),
