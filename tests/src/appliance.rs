@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::conf::Conf;
 use crate::daemon::Daemon;
 use crate::janitor::beside_me;
@@ -18,6 +20,38 @@ pub const START_LIMIT: Duration = Duration::from_secs(30);
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The health-checker's user: nobody; its group is that of the others (INTERFACE: board by group).
 const HEALTHCHECK_UID: &str = "65534";
+
+/// How the appliance's programs are started: for [`Appliance`], and for whoever starts one again on
+/// a thread of its own.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    ns: Netns,
+    folder: PathBuf,
+    conf_path: PathBuf,
+}
+
+impl Launcher {
+    /// `program --config FILE ARGUMENTS` inside the namespace.
+    ///
+    /// # Errors
+    /// When the program is not built.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.ns.command(beside_me(program)?);
+        command.arg("--config").arg(&self.conf_path).args(arguments);
+        Ok(command)
+    }
+
+    /// Starts the worker of `zone` and does not wait for it; `lane` names its log and service.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn worker(&self, zone: u32, lane: char, arguments: &[&str]) -> Result<Daemon> {
+        let zone_text = zone.to_string();
+        let mut all = vec!["--zone", zone_text.as_str()];
+        all.extend(arguments);
+        Daemon::spawn(&format!("worker-{zone}{lane}"), &self.folder, self.command("lb-worker", &all)?, true)
+    }
+}
 
 /// Programs, configuration file and what runs of it.
 pub struct Appliance {
@@ -66,14 +100,18 @@ impl Appliance {
         Ok(Lbctl::new(beside_me("lbctl")?, &self.conf_path))
     }
 
+    /// What starts its programs.
+    #[must_use]
+    pub fn launcher(&self) -> Launcher {
+        Launcher { ns: self.ns.clone(), folder: self.folder.clone(), conf_path: self.conf_path.clone() }
+    }
+
     /// `program --config FILE ARGUMENTS` inside the namespace, as it is started by the rig.
     ///
     /// # Errors
     /// When the program is not built.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.ns.command(beside_me(program)?);
-        command.arg("--config").arg(&self.conf_path).args(arguments);
-        Ok(command)
+        self.launcher().command(program, arguments)
     }
 
     /// Starts lb-primary and waits until it is ready. The caller has to plumb its tap next:
@@ -94,15 +132,22 @@ impl Appliance {
     /// # Errors
     /// When it does not become ready.
     pub fn start_worker(&mut self, zone: u32, lane: char, arguments: &[&str]) -> Result<()> {
-        let zone_text = zone.to_string();
-        let mut all = vec!["--zone", zone_text.as_str()];
-        all.extend(arguments);
-        let name = format!("{zone}{lane}");
-        let command = self.command("lb-worker", &all)?;
-        let mut daemon = Daemon::spawn(&format!("worker-{name}"), &self.folder, command, true)?;
+        let mut daemon = self.launcher().worker(zone, lane, arguments)?;
         let ready = daemon.wait_ready(START_LIMIT);
-        self.workers.insert(name, daemon);
+        self.workers.insert(format!("{zone}{lane}"), daemon);
         ready
+    }
+
+    /// Starts the workers of several zones at once, lane a, and waits until all are ready.
+    ///
+    /// # Errors
+    /// When one does not become ready.
+    pub fn start_workers(&mut self, zones: &[u32]) -> Result<()> {
+        for zone in zones {
+            let daemon = self.launcher().worker(*zone, 'a', &[])?;
+            self.workers.insert(format!("{zone}a"), daemon);
+        }
+        self.workers.values_mut().try_for_each(|worker| worker.wait_ready(START_LIMIT))
     }
 
     /// Starts lb-healthcheck without any privilege and waits until it is ready.
@@ -134,6 +179,8 @@ impl Appliance {
             Err(error) => wrong.push(error.to_string()),
         };
         self.healthcheck.take().map(&mut end);
+        // All told before the first is waited for, as a service manager does.
+        self.workers.values().for_each(|worker| worker.signal(Signal::SIGTERM));
         std::mem::take(&mut self.workers).into_values().for_each(&mut end);
         self.primary.take().map(&mut end);
         if wrong.is_empty() { Ok(()) } else { Err(Error::claim(wrong.join("\n"))) }

@@ -20,10 +20,15 @@
 
 pub mod appliance;
 pub mod claims;
+pub mod clock;
 pub mod conf;
+pub mod cpu;
 pub mod daemon;
 pub mod dns;
+pub mod drops;
 pub mod error;
+pub mod gaps;
+pub mod heavy;
 pub mod interrupt;
 pub mod janitor;
 pub mod lbctl;
@@ -31,6 +36,9 @@ pub mod load;
 pub mod netns;
 pub mod rig;
 pub mod servers;
+pub mod stream;
+pub mod supervisor;
+pub mod talk;
 pub mod views;
 pub mod wait;
 

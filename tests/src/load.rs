@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::gaps::Gap;
 use crate::janitor::beside_me;
 use crate::netns::{Netns, words};
+pub use crate::talk::TalkReport;
 use crate::{Error, Result};
 
 /// Report of `http-load` and `udp-load`.
@@ -36,6 +38,9 @@ pub struct LoadReport {
     pub p99_us: u64,
     /// Longest, microseconds.
     pub max_us: u64,
+    /// Answers that took at least `--slow-ms` (`http-load`), with their time.
+    #[serde(default)]
+    pub waits: Vec<Gap>,
 }
 
 impl LoadReport {
@@ -46,6 +51,13 @@ impl LoadReport {
         self.p50_us = at(50).copied().unwrap_or(0);
         self.p99_us = at(99).copied().unwrap_or(0);
         self.max_us = times.last().copied().unwrap_or(0);
+    }
+
+    /// Failures by a reset, during the connection or instead of one.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        let reset = |kind: &str| kind.contains("reset") || kind.contains("refused");
+        self.errors.iter().filter(|(kind, _)| reset(kind)).map(|(_, count)| count).sum()
     }
 
     /// Adds another thread's part.
@@ -59,6 +71,7 @@ impl LoadReport {
         for (kind, count) in other.errors {
             *self.errors.entry(kind).or_default() += count;
         }
+        self.waits.extend(other.waits);
     }
 
     /// Counts a right answer.
@@ -72,23 +85,6 @@ impl LoadReport {
         self.failed += 1;
         *self.errors.entry(kind.into()).or_default() += 1;
     }
-}
-
-/// Report of `tcp-talk client`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct TalkReport {
-    /// Connections asked for.
-    pub connections: u64,
-    /// Connections established.
-    pub opened: u64,
-    /// What went wrong, one line per broken connection.
-    pub broken: Vec<String>,
-    /// Messages answered in order, of all connections.
-    pub rounds: u64,
-    /// Times a server spoke first after the agreed silence.
-    pub spoke_first: u64,
-    /// Longest wait for an answer, milliseconds.
-    pub max_gap_ms: u64,
 }
 
 /// A load program at work.

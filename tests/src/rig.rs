@@ -9,7 +9,7 @@ use crate::janitor::Janitor;
 use crate::lbctl::Lbctl;
 use crate::load::Load;
 use crate::netns::{LinkCounters, Netns, wire};
-use crate::servers::{DNS_PORT, HTTP_PORT, ServerHost, TALK_PORT};
+use crate::servers::{DNS_PORT, HTTP_PORT, STREAM_PORT, ServerHost, TALK_PORT};
 use crate::wait;
 use crate::{Error, Result};
 
@@ -155,6 +155,11 @@ impl Rig {
         self.add_service("web", "tcp", 80, HTTP_PORT);
         self.add_service("dns", "udp", 53, DNS_PORT);
         self.add_service("talk", "tcp", 9000, TALK_PORT);
+    }
+
+    /// `stream` (udp 7000): the echo of numbered datagrams.
+    pub fn add_stream_service(&mut self) {
+        self.add_service("stream", "udp", STREAM_PORT, STREAM_PORT);
     }
 
     /// Writes the configuration, starts primary, workers of all zones and health-checker, and

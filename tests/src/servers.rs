@@ -14,6 +14,8 @@ pub const HTTP_PORT: u16 = 8080;
 pub const DNS_PORT: u16 = 5353;
 /// Port of the talker.
 pub const TALK_PORT: u16 = 9000;
+/// Port of the echo of numbered datagrams.
+pub const STREAM_PORT: u16 = 7000;
 
 /// A host with real servers.
 pub struct ServerHost {
@@ -25,7 +27,7 @@ pub struct ServerHost {
     pub address: String,
     /// nginx, when it runs.
     pub nginx: Option<Daemon>,
-    /// The UDP server and the talker, when they run.
+    /// The UDP server, the echo and the talker, when they run.
     pub others: Vec<Daemon>,
 }
 
@@ -70,16 +72,18 @@ impl ServerHost {
         }
     }
 
-    /// Starts the UDP server and the talker.
+    /// Starts the UDP server, the echo and the talker.
     ///
     /// # Errors
     /// When one is not built or does not start.
     pub fn start_others(&mut self, folder: &Path) -> Result<()> {
         let mut echo = self.ns.command(beside_me("udp-echo")?);
         echo.args(["--listen", &self.at(DNS_PORT), "--name", &self.name]);
+        let mut stream = self.ns.command(beside_me("udp-stream")?);
+        stream.args(["echo", "--listen", &self.at(STREAM_PORT)]);
         let mut talk = self.ns.command(beside_me("tcp-talk")?);
         talk.args(["server", "--listen", &self.at(TALK_PORT)]);
-        for (kind, command) in [("udp-echo", echo), ("tcp-talk", talk)] {
+        for (kind, command) in [("udp-echo", echo), ("udp-stream", stream), ("tcp-talk", talk)] {
             let daemon = Daemon::spawn(&format!("{kind}-{}", self.name), folder, command, false)?;
             self.others.push(daemon);
         }

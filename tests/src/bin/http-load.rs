@@ -1,6 +1,6 @@
 //! Sends HTTP requests, each on a new connection, and counts who answered.
 //!
-//! `http-load --target IP:PORT [--requests N] [--concurrency C] [--rate R] [--timeout-ms T] [--path P]`
+//! `http-load --target IP:PORT [--requests N] [--concurrency C] [--rate R] [--timeout-ms T] [--path P] [--slow-ms S]`
 //! With `--requests 0`: until standard input closes. `--rate` is requests per second, 0 as fast as
 //! possible. The server names itself in the header `X-Server`.
 #![forbid(unsafe_code)]
@@ -11,9 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tests::clock::now_us;
+use tests::gaps::Gap;
 use tests::load::{LoadReport, Options, stdin_closed};
 
 const USAGE: &str = "http-load --target IP:PORT [--requests N] [--concurrency C] [--rate R] [--timeout-ms T]";
+/// Of a client thread.
+const STACK: usize = 128 << 10;
 
 fn main() {
     let options = Options::from_args(0, USAGE);
@@ -22,6 +26,7 @@ fn main() {
     let rate: u64 = options.get("rate", 0);
     let timeout = Duration::from_millis(options.get("timeout-ms", 5000));
     let path: String = options.get("path", "/".to_string());
+    let slow: u64 = options.get("slow-ms", 200) * 1000;
     let closed = stdin_closed();
     let next = AtomicU64::new(0);
     let begin = Instant::now();
@@ -43,13 +48,21 @@ fn main() {
                 Ok(server) => report.answered(&server),
                 Err(kind) => report.failure(kind),
             }
-            times.push(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+            let gap_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+            if gap_us >= slow {
+                let lane = u32::try_from(number).unwrap_or(u32::MAX);
+                report.waits.push(Gap { lane, end_us: now_us(), gap_us, sent_us: 0 });
+            }
+            times.push(gap_us);
         }
     };
     let (mut report, mut times) = (LoadReport::default(), Vec::new());
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..options.get("concurrency", 32)).map(|_| scope.spawn(worker)).collect();
+        // Many threads, little depth: with a rate, they mostly wait for their turn.
+        let spawn = || thread::Builder::new().stack_size(STACK).spawn_scoped(scope, worker);
+        let threads: Vec<_> = (0..options.get("concurrency", 32)).map(|_| spawn()).collect();
         for thread in threads {
+            let thread = thread.expect("a machine that has threads");
             let (part, part_times) = thread.join().expect("a client thread does not panic");
             report.merge(part);
             times.extend(part_times);

@@ -34,8 +34,13 @@ impl Ctx {
 
     /// As [`Self::rig`], without services.
     pub fn bare_rig(&mut self) -> Result<Rig> {
+        self.rig_of(3)
+    }
+
+    /// As [`Self::bare_rig`], with another number of server hosts.
+    pub fn rig_of(&mut self, servers: u8) -> Result<Rig> {
         self.count += 1;
-        let mut rig = Rig::new(&RigSpec::new(&format!("r{}", self.count)))?;
+        let mut rig = Rig::new(&RigSpec { servers, ..RigSpec::new(&format!("r{}", self.count)) })?;
         rig.keep_logs(self.logs.clone());
         Ok(rig)
     }

@@ -5,12 +5,16 @@
 //! as libtest's. Logs of failed tests stay in `target/e2e-logs/TEST`.
 #![forbid(unsafe_code)]
 
+mod board;
 mod changes;
 mod configuration;
+mod crash;
 mod ctx;
 mod faults;
 mod forwarding;
 mod health;
+mod holder;
+mod random;
 mod restart;
 mod rig_itself;
 mod shapes;
@@ -50,6 +54,7 @@ const TESTS: &[Test] = &[
     test("health::server_down_and_up", 120, health::server_down_and_up),
     test("health::server_down_and_up_without_control", 120, health::without_control),
     test("health::checker_killed", 120, health::checker_killed),
+    test("health::board_overwritten", 120, board::overwritten),
     test("changes::under_traffic", 180, changes::under_traffic),
     test("changes::drain_disable_del", 120, changes::drain_disable_del),
     test("faults::control_killed", 120, faults::control_killed),
@@ -62,6 +67,11 @@ const TESTS: &[Test] = &[
     test("upgrade::stopped_worker_is_killed", 120, upgrade::stopped_worker_is_killed),
     test("upgrade::orphans_are_adopted", 120, upgrade::orphans_are_adopted),
     test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
+    test("crash::workers_killed_under_load", 240, crash::workers_killed_under_load),
+    test("crash::kills_during_attach", 300, crash::kills_during_attach),
+    test("holder::killed", 300, holder::killed),
+    test("holder::stopped", 240, holder::stopped),
+    test("holder::second_primary_refused_while_workers_live", 60, holder::second_primary_refused_while_workers_live),
 ];
 
 fn main() {
