@@ -6,6 +6,7 @@
 mod admin;
 mod change;
 mod core;
+mod deadline;
 mod dispatch;
 mod facts;
 mod journal;
@@ -15,6 +16,7 @@ mod peers;
 mod plan;
 mod register;
 mod rings;
+mod rollback;
 mod services;
 mod sessions;
 mod start;
@@ -24,6 +26,9 @@ mod targets;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod time;
+#[cfg(test)]
+mod trial_tests;
 mod watch;
 
 use std::path::PathBuf;
