@@ -1,5 +1,6 @@
 //! Control's own state and the one way it changes: plan → stage → journal → commit → board and neighbours.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,6 +18,7 @@ use super::deadline::Now;
 use super::facts::PortFacts;
 use super::journal::{Entry, FORMAT, Journal, Unconfirmed};
 use super::neighbour;
+use super::pass::{LocalsUse, addresses};
 use super::plan;
 use super::register::{Counts, EndNow, Register};
 use super::rings::{Order, Rings};
@@ -65,6 +67,10 @@ pub struct Core {
     pub machine: Box<dyn Facts>,
     /// Told of each new generation.
     pub announce: Box<dyn Fn(u64)>,
+    /// Which local addresses sessions use.
+    pub locals_use: LocalsUse,
+    /// Generation and time since when it is asked whether removed local addresses are free, ms.
+    locals_asked: Option<(u64, u64)>,
     /// A rollback that failed is not tried again before this, ms.
     pub rollback_again_ms: u64,
     publisher: Publisher,
@@ -191,6 +197,8 @@ impl Core {
             watch: Watch::new(slots),
             machine,
             announce: Box::new(|_| ()),
+            locals_use: LocalsUse::default(),
+            locals_asked: None,
             rollback_again_ms: 0,
             publisher,
         })
@@ -301,17 +309,34 @@ impl Core {
         self.watch.sample(&self.tables.slots, now_ms());
         self.publisher.reclaim(&self.tables.slots);
         rollback::tend(self, now_ms());
+        self.locals_use.go_on(&self.tables.slots, now_ms());
         // Every live slot has seen the removal: no session is begun towards the removed any more.
         if self.publisher.retired() == 0 && self.entry.register.has_removed() {
             self.sweep();
         }
     }
 
+    /// Is something under way that is done in pieces?
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.locals_use.busy()
+    }
+
+    /// Local addresses that sessions use, when it is time to drop removed ones and all sessions have been looked at. A
+    /// change of generation meanwhile makes it begin anew: addresses removed since were still in use when it looked.
+    fn locals_in_use(&mut self) -> Option<HashSet<IpAddr>> {
+        let (now, generation) = (now_ms(), self.entry.generation);
+        if self.watch.locals_due(now, self.entry.register.has_removed_locals()) {
+            self.locals_asked = Some((generation, now));
+        }
+        let (_, since) = self.locals_asked.filter(|(asked, _)| *asked == generation)?;
+        let found = self.locals_use.since(since, now)?;
+        self.locals_asked = None;
+        Some(addresses(&found))
+    }
+
     fn sweep(&mut self) {
-        let used = self
-            .watch
-            .locals_due(now_ms(), self.entry.register.has_removed_locals())
-            .then(|| super::sessions::locals_in_use(&self.tables.slots));
+        let used = self.locals_in_use();
         let free = |address: IpAddr| used.as_ref().is_some_and(|used| !used.contains(&address));
         let Some(register) = self.entry.register.swept(&SlotCounts(&self.tables.slots), &free) else { return };
         let count = |r: &Register| r.services.iter().map(|s| s.servers.len()).sum::<usize>();

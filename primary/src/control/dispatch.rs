@@ -29,11 +29,19 @@ pub struct Caller {
     pub upload: String,
 }
 
-/// Answers a request. Every attempt to change something leaves a line in the log.
+/// Answers a request. Every attempt to change something leaves a line in the log. `None`: the answer is being made in
+/// pieces; to be asked again.
 ///
 /// # Errors
 /// The refusal.
-pub fn handle(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Value, ApiError> {
+pub fn handle(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Option<Value>, ApiError> {
+    if request.method == method::LADDR_LIST {
+        return node::laddrs(core)?.map(|list| json(Ok(list))).transpose();
+    }
+    one_piece(core, caller, request).map(Some)
+}
+
+fn one_piece(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Value, ApiError> {
     let writing = method::WRITING.contains(&request.method.as_str());
     let outcome = if writing && !caller.writes {
         let error = ApiError::new(Code::NotPermitted, format!("uid {} may read, not {}", caller.uid, request.method));
@@ -87,7 +95,6 @@ fn answer(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Val
         method::STATS_RESET => json(reset(core)),
         method::WORKER_LIST => json(Ok(node::workers(core))),
         method::PORT_LIST => json(node::ports(core)),
-        method::LADDR_LIST => json(node::laddrs(core)),
         method::NEIGH_LIST => json(Ok(node::neighbours(core, &request.params()?))),
         method::CONFIG_UPLOAD => json(upload(caller, request.params()?)),
         method::CONFIG_CHECK | method::CONFIG_DIFF => {

@@ -12,6 +12,7 @@ mod facts;
 mod journal;
 mod neighbour;
 mod node;
+mod pass;
 mod peers;
 mod plan;
 mod register;
