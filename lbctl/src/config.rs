@@ -4,9 +4,7 @@ use clap::Subcommand;
 use config::{Millis, SystemFacts};
 use control_api::method;
 use control_api::params::{ConfigApply, ConfigRollback, ConfigSource};
-use control_api::views::{
-    Applied, Change, Changed, ConfigChecked, ConfigDiff, ConfigExport, HistoryEntry, Pending,
-};
+use control_api::views::{Applied, Change, Changed, ConfigChecked, ConfigDiff, ConfigExport, HistoryEntry, Pending};
 
 use crate::context::Context;
 use crate::failure::{Failure, Status};

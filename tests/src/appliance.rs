@@ -31,6 +31,10 @@ pub struct Appliance {
     pub workers: BTreeMap<String, Daemon>,
     /// The health-checker.
     pub healthcheck: Option<Daemon>,
+    /// Other builds of programs, by the name of the one they stand in for.
+    pub instead: BTreeMap<String, PathBuf>,
+    /// Environment of all programs started.
+    pub environment: Vec<(String, String)>,
     ns: Netns,
     folder: PathBuf,
 }
@@ -45,6 +49,8 @@ impl Appliance {
             primary: None,
             workers: BTreeMap::new(),
             healthcheck: None,
+            instead: BTreeMap::new(),
+            environment: Vec::new(),
             ns,
             folder: folder.into(),
         }
@@ -71,7 +77,9 @@ impl Appliance {
     /// # Errors
     /// When the program is not built.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.ns.command(beside_me(program)?);
+        let path = self.instead.get(program).map_or_else(|| beside_me(program), |path| Ok(path.clone()))?;
+        let mut command = self.ns.command(path);
+        command.envs(self.environment.iter().cloned());
         command.arg("--config").arg(&self.conf_path).args(arguments);
         Ok(command)
     }

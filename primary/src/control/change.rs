@@ -268,7 +268,8 @@ fn trial(core: &Core, confirm_ms: Option<u64>) -> Result<Option<Unconfirmed>, Ap
     }
     let Some(ms) = confirm_ms else { return Ok(None) };
     if !CONFIRM_MS.contains(&ms) {
-        let message = format!("confirm within {ms} ms is not offered, only {} to {}", CONFIRM_MS.start(), CONFIRM_MS.end());
+        let message =
+            format!("confirm within {ms} ms is not offered, only {} to {}", CONFIRM_MS.start(), CONFIRM_MS.end());
         return Err(ApiError::new(Code::InvalidParams, message).path("confirm").hint("such as --confirm 60s"));
     }
     let deadline = Deadline::after(std::time::Duration::from_millis(ms), &Now::read());

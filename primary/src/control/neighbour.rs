@@ -98,7 +98,8 @@ impl Neighbourhood {
     /// nobody asks for are kept at least so long (the longest session timeout).
     #[must_use]
     pub fn new(learner: Learner, ports: Vec<PortNet>, keep_ms: u64, now_ms: u64) -> Self {
-        let mut this = Self { learner, ports, entries: HashMap::new(), due: BTreeSet::new(), keep_ms, pass_ms: u64::MAX };
+        let mut this =
+            Self { learner, ports, entries: HashMap::new(), due: BTreeSet::new(), keep_ms, pass_ms: u64::MAX };
         let table = this.learner.table().clone();
         for (number, row) in (0_u16..).zip(table.rows.iter()).skip(1) {
             let r = std::sync::atomic::Ordering::Relaxed;

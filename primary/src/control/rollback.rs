@@ -129,9 +129,12 @@ fn go_back(core: &mut Core, target: u64, trial: Option<u64>, author: Author) -> 
 /// The configuration of a generation with the admin states of the file it came from.
 fn file_words(entry: &Entry) -> Config {
     let mut config = entry.config();
-    let servers = entry.register.services.iter().filter(|s| !s.removed).flat_map(|s| {
-        s.servers.iter().map(|rs| ((s.service.name.as_str(), rs.rs.address), rs.file_admin))
-    });
+    let servers = entry
+        .register
+        .services
+        .iter()
+        .filter(|s| !s.removed)
+        .flat_map(|s| s.servers.iter().map(|rs| ((s.service.name.as_str(), rs.rs.address), rs.file_admin)));
     set_words(&mut config, &servers.collect());
     config
 }

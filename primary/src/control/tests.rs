@@ -37,11 +37,26 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// Tables and folder outlive the control that runs on them.
 pub struct Appliance {
+    text: String,
     pub folder: Folder,
     pub published: Published,
     pub neighbours: Neighbours,
     pub slots: Vec<Slot>,
     pub board: Board,
+}
+
+/// Sizes of the tables, and more services than the usual two, as TOML.
+pub struct Sizes {
+    pub sessions: u64,
+    pub services: u64,
+    pub servers: u64,
+    pub more: String,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { sessions: 1024, services: 16, servers: 64, more: String::new() }
+    }
 }
 
 /// A control at work in a thread.
@@ -53,22 +68,34 @@ pub struct Running {
 
 impl Appliance {
     pub fn new() -> Self {
-        let geometry = SlotGeometry { slot: 0, slots: 2, sessions: 1024, servers: 64, services: 16, extensions: 0 };
+        Self::sized(&Sizes::default())
+    }
+
+    pub fn sized(sizes: &Sizes) -> Self {
+        let Sizes { sessions, services, servers, more } = sizes;
+        let (services, servers) = (*services, *servers);
+        let geometry = SlotGeometry { slot: 0, slots: 2, sessions: *sessions, servers, services, extensions: 0 };
         let slots = (0..2).map(|slot| Slot::anonymous(SlotGeometry { slot, ..geometry }, false).unwrap());
+        let folder = Folder::new("whole");
+        let at = folder.path().display();
+        let text = TOML
+            .replace("[node]\n", &format!("[node]\nrun_dir = \"{at}\"\nstate_dir = \"{at}/state\"\n"))
+            .replace("services = 16", &format!("services = {services}"))
+            .replace("real_servers = 64", &format!("real_servers = {servers}"));
         let this = Self {
-            folder: Folder::new("whole"),
-            published: Published::anonymous(PublishedGeometry { services: 16, servers: 64 }).unwrap(),
+            text: text + more,
+            folder,
+            published: Published::anonymous(PublishedGeometry { services, servers }).unwrap(),
             neighbours: Neighbours::anonymous(64).unwrap(),
             slots: slots.collect(),
-            board: Board::anonymous(64, 16).unwrap(),
+            board: Board::anonymous(servers, services).unwrap(),
         };
         this.write(&this.text());
         this
     }
 
     pub fn text(&self) -> String {
-        let folder = self.folder.path().display();
-        TOML.replace("[node]\n", &format!("[node]\nrun_dir = \"{folder}\"\nstate_dir = \"{folder}/state\"\n"))
+        self.text.clone()
     }
 
     pub fn path(&self) -> PathBuf {
@@ -303,10 +330,15 @@ fn files_are_checked_compared_applied_whole_or_not_at_all() {
     appliance.write(&large);
     client.upload(&large).unwrap();
     let file = appliance.path().display().to_string();
-    let applied: Applied =
-        client.call(method::CONFIG_APPLY, &ConfigApply { file: file.clone(), text: None, dry_run: false, confirm_ms: None }).unwrap();
+    let applied: Applied = client
+        .call(method::CONFIG_APPLY, &ConfigApply { file: file.clone(), text: None, dry_run: false, confirm_ms: None })
+        .unwrap();
     assert_eq!((applied.generation, applied.changes.len()), (2, 1));
-    assert!(client.call::<Applied>(method::CONFIG_APPLY, &ConfigApply { file, text: None, dry_run: false, confirm_ms: None }).is_err());
+    assert!(
+        client
+            .call::<Applied>(method::CONFIG_APPLY, &ConfigApply { file, text: None, dry_run: false, confirm_ms: None })
+            .is_err()
+    );
     // What is exported is what is in force.
     let export: ConfigExport = control.client().get(method::CONFIG_EXPORT).unwrap();
     let again: Applied = control.call(method::CONFIG_APPLY, &apply(&export.text, false));
