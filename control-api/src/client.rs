@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, Code, FULL};
 use crate::params::{ConfigUpload, Paging};
 use crate::rpc::{Request, Response};
 use crate::views::{Page, Uploaded};
@@ -65,10 +65,16 @@ impl ClientError {
     }
 }
 
+/// How long a first request is tried again while all places of the socket are taken.
+const FULL_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two tries.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+
 /// A connection. Requests go one after the other.
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
+    timeout: Duration,
     stream: BufReader<UnixStream>,
     next_id: u64,
     api_version: Option<u32>,
@@ -80,11 +86,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::Connect`].
     pub fn connect(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
-        let fail = |source| ClientError::Connect { path: path.into(), source };
-        let stream = UnixStream::connect(path).map_err(fail)?;
-        stream.set_read_timeout(Some(timeout)).map_err(fail)?;
-        stream.set_write_timeout(Some(timeout)).map_err(fail)?;
-        Ok(Self { path: path.into(), stream: BufReader::new(stream), next_id: 1, api_version: None })
+        let stream = open(path, timeout)?;
+        Ok(Self { path: path.into(), timeout, stream: BufReader::new(stream), next_id: 1, api_version: None })
     }
 
     /// Version of the daemon's interface, known after the first reply.
@@ -159,10 +162,26 @@ impl Client {
         Ok(())
     }
 
+    /// As [`Self::call_once`]; a first request that found all places taken was not read, and is made again for a while.
     fn call_value(&mut self, method: &str, params: Value) -> Result<Value, ClientError> {
+        let begun = Instant::now();
+        loop {
+            match self.call_once(method, &params) {
+                Err(ClientError::Refused(error))
+                    if error.code == FULL && self.api_version.is_none() && begun.elapsed() < FULL_PATIENCE =>
+                {
+                    std::thread::sleep(FULL_PAUSE);
+                    self.stream = BufReader::new(open(&self.path, self.timeout)?);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn call_once(&mut self, method: &str, params: &Value) -> Result<Value, ClientError> {
         let id = self.next_id;
         self.next_id += 1;
-        let mut line = serde_json::to_vec(&Request::new(id, method, params)).unwrap_or_default();
+        let mut line = serde_json::to_vec(&Request::new(id, method, params.clone())).unwrap_or_default();
         line.push(b'\n');
         if line.len() > MAX_FRAME {
             return Err(ClientError::TooLong { bytes: line.len() });
@@ -192,6 +211,14 @@ impl Client {
     fn garbled(&self, reason: String) -> ClientError {
         ClientError::Garbled { path: self.path.clone(), reason }
     }
+}
+
+fn open(path: &Path, timeout: Duration) -> Result<UnixStream, ClientError> {
+    let fail = |source| ClientError::Connect { path: path.into(), source };
+    let stream = UnixStream::connect(path).map_err(fail)?;
+    stream.set_read_timeout(Some(timeout)).map_err(fail)?;
+    stream.set_write_timeout(Some(timeout)).map_err(fail)?;
+    Ok(stream)
 }
 
 #[cfg(test)]

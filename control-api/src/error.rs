@@ -30,6 +30,9 @@ pub enum Code {
     Unreachable,
 }
 
+/// [`ApiError::code`] when all places of the socket are taken: nothing was asked yet, so it may be tried again.
+pub const FULL: &str = "full";
+
 impl Code {
     const ALL: [(Self, i32, &'static str); 10] = [
         (Self::Parse, -32700, "parse"),

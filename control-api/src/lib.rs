@@ -26,6 +26,8 @@
 //! | `config.upload` | [`params::ConfigUpload`] | [`views::Uploaded`] | write |
 //! | `config.check` / `.diff` | [`params::ConfigSource`] | [`views::ConfigChecked`], [`views::ConfigDiff`] | read |
 //! | `config.apply` | [`params::ConfigApply`] | [`views::Applied`] | write |
+//! | `config.confirm` | – | [`views::Changed`] | write |
+//! | `config.rollback` | [`params::ConfigRollback`] | [`views::Applied`] | write |
 //! | `config.export` | – | [`views::ConfigExport`] | read |
 //! | `config.history` | – | list of [`views::HistoryEntry`] | read |
 #![forbid(unsafe_code)]
@@ -90,6 +92,8 @@ pub mod method {
     pub const CONFIG_APPLY: &str = "config.apply";
     pub const CONFIG_EXPORT: &str = "config.export";
     pub const CONFIG_HISTORY: &str = "config.history";
+    pub const CONFIG_CONFIRM: &str = "config.confirm";
+    pub const CONFIG_ROLLBACK: &str = "config.rollback";
 
     /// Methods that change something: root and the daemon's own uid only.
     pub const WRITING: &[&str] = &[
@@ -106,5 +110,7 @@ pub mod method {
         STATS_RESET,
         CONFIG_UPLOAD,
         CONFIG_APPLY,
+        CONFIG_CONFIRM,
+        CONFIG_ROLLBACK,
     ];
 }

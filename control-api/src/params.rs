@@ -180,4 +180,15 @@ pub struct ConfigApply {
     pub text: Option<String>,
     /// Say what would change, change nothing.
     pub dry_run: bool,
+    /// Go back by itself unless `config.confirm` comes within so many ms; absent: it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm_ms: Option<u64>,
+}
+
+/// `config.rollback`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigRollback {
+    /// How many lines of `config history` to go back. Absent: to before the change on trial, or else 1.
+    pub generations: Option<u64>,
 }

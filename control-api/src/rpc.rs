@@ -8,6 +8,24 @@ use crate::error::{ApiError, Code};
 /// The value of every `jsonrpc` key.
 pub const VERSION: &str = "2.0";
 
+/// Most values (elements of arrays, members of objects) in a request. A megabyte of `0,0,0,…` would be 16 when read.
+pub const MAX_VALUES: usize = 10_000;
+
+/// How many values a line of JSON has at least, counted without reading it: commas and openings outside of texts.
+fn values(line: &[u8]) -> usize {
+    let (mut count, mut text, mut escaped) = (0, false, false);
+    for byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            b',' | b'[' | b'{' if !text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 /// A request line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -36,6 +54,10 @@ impl Request {
     pub fn parse(line: &[u8]) -> Result<Self, (Value, ApiError)> {
         let text = std::str::from_utf8(line)
             .map_err(|error| (Value::Null, ApiError::new(Code::Parse, format!("request is not UTF-8: {error}"))))?;
+        if values(line) > MAX_VALUES {
+            let message = format!("request has more than {MAX_VALUES} values");
+            return Err((Value::Null, ApiError::new(Code::InvalidRequest, message)));
+        }
         let value: Value = serde_json::from_str(text)
             .map_err(|error| (Value::Null, ApiError::new(Code::Parse, format!("request is not JSON: {error}"))))?;
         let id = value.get("id").filter(|id| id.is_string() || id.is_number()).cloned().unwrap_or(Value::Null);
@@ -177,6 +199,19 @@ mod tests {
         assert_eq!(code(br#"{"jsonrpc":"1.0","id":7,"method":"x"}"#), (7.into(), Code::InvalidRequest));
         assert_eq!(code(br#"{"jsonrpc":"2.0","method":"x"}"#), (Value::Null, Code::InvalidRequest));
         assert_eq!(code(br#"{"jsonrpc":"2.0","id":7}"#), (7.into(), Code::InvalidRequest));
+    }
+
+    #[test]
+    fn many_values_are_refused_before_they_are_read_and_texts_may_be_long() {
+        let request = |params: String| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{params}}}"#);
+        let zeros = request(format!("[{}0]", "0,".repeat(MAX_VALUES)));
+        let (_, error) = Request::parse(zeros.as_bytes()).unwrap_err();
+        assert!(error.message.contains("10000 values"), "{error}");
+        let text = serde_json::to_string(&"[1,\"\\,{".repeat(MAX_VALUES)).unwrap();
+        assert!(Request::parse(request(format!("{{\"text\":{text}}}")).as_bytes()).is_ok());
+        let deep = request("[".repeat(500) + &"]".repeat(500));
+        assert_eq!(Request::parse(deep.as_bytes()).unwrap_err().1.kind, Code::Parse, "no stack overflow");
+        assert_eq!(Request::parse(request("1e999".into()).as_bytes()).unwrap_err().1.kind, Code::Parse);
     }
 
     #[test]

@@ -442,6 +442,22 @@ pub struct Applied {
     pub dry_run: bool,
     /// Warnings.
     pub warnings: Vec<String>,
+    /// The change on trial; `null`: none.
+    #[serde(default)]
+    pub unconfirmed: Option<Pending>,
+}
+
+/// A change that goes back by itself unless it is confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Generation that was applied.
+    pub applied: u64,
+    /// Generation whose configuration comes back.
+    pub back_to: u64,
+    /// When, RFC 3339, UTC.
+    pub until: String,
+    /// Time left.
+    pub left_ms: u64,
 }
 
 /// `config.export`.
@@ -464,4 +480,7 @@ pub struct HistoryEntry {
     pub user: String,
     /// What.
     pub summary: String,
+    /// On trial: it goes back then, RFC 3339, UTC, unless it is confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_until: Option<String>,
 }

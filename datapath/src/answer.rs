@@ -133,17 +133,40 @@ impl SlotRunner {
         self.refuse(io, place, reason);
     }
 
-    /// Sends a reset of our own.
+    /// Sends a reset of our own, by a slot of the port its receiver is behind.
     pub(crate) fn send_reset<I: Io>(&mut self, io: &mut I, reset: &Reset) {
         // By address: the row the session remembers may be another neighbour's by now.
         let Some(next) = self.shared.next_hop(ip4(reset.to.0)) else { return };
-        if !next.hop.resolved() || next.port != self.port.number {
+        let hop = next.hop;
+        if !hop.resolved() {
             return;
         }
+        let segment = build::rst(reset.from, reset.to, reset.seq, None);
         let mut frame = [0; OWN_FRAME];
-        let link = Link { dst: Mac(next.hop.mac()), src: self.port.mac, vlan: self.port.vlan };
-        if let Some(len) = build::tcp(&mut frame, link, &build::rst(reset.from, reset.to, reset.seq, None)) {
-            self.originate(io, &frame[..len]);
+        if next.port == self.port.number {
+            let link = Link { dst: Mac(hop.mac()), src: self.port.mac, vlan: self.port.vlan };
+            if let Some(len) = build::tcp(&mut frame, link, &segment) {
+                self.originate(io, &frame[..len]);
+            }
+        } else if let Some(port) = self.shared.published.ports.get(usize::from(next.port)) {
+            let [a, b, c, d, e, f, ..] = port.mac.load(Relaxed).to_le_bytes();
+            let vlan = u16::try_from(port.vlan.load(Relaxed)).unwrap_or(0);
+            let link = Link { dst: Mac(hop.mac()), src: Mac([a, b, c, d, e, f]), vlan };
+            let target = port.first_slot.load(Relaxed) + self.number % port.slots.load(Relaxed).max(1);
+            if let Some(len) = build::tcp(&mut frame, link, &segment) {
+                self.originate_elsewhere(&frame[..len], target);
+            }
+        }
+    }
+
+    /// A frame of our own that another slot sends.
+    fn originate_elsewhere(&mut self, frame: &[u8], target: u32) {
+        self.counts.add(Flow::Originated, 1);
+        let ring = self.shared.slots.get(target as usize).and_then(|slot| slot.inbound.get(self.number as usize));
+        if ring.is_some_and(|ring| ring.push(RecordKind::Send, [0; 5], frame)) {
+            self.counts.add(Flow::ToRing, 1);
+        } else {
+            self.counts.drop(DropReason::RingFull);
         }
     }
 

@@ -92,6 +92,7 @@ impl SlotRunner {
             }
             Err(reason) => {
                 self.counts.add(Flow::Refused, 1);
+                self.count_refused(flight, generation, reason);
                 if reason == DropReason::NoService || reason == DropReason::NoServer {
                     return self.answer_reset(io, place, flight, reason);
                 }
@@ -179,6 +180,30 @@ impl SlotRunner {
             CreateError::Exists => DropReason::BadRecord,
         })?;
         Ok((index, shift))
+    }
+
+    /// Counts a new session that a service could not have; counts of an earlier use of its row begin from 0.
+    #[cold]
+    fn count_refused(&self, flight: &Flight, generation: Generation, reason: DropReason) {
+        let packet = &flight.packet;
+        let published = &self.shared.published;
+        // What is no attempt to reach the service (nor a packet of a real host) is not its refusal.
+        let its_own = !matches!(reason, DropReason::NoService | DropReason::BadSource | DropReason::TtlExpired);
+        if its_own
+            && let Some(index) = published.find_service(generation, ip4(packet.dst), packet.dport, packet.proto)
+            && let Some(id) = published.service(generation, index).map(|service| service.id.load(Relaxed))
+            && let Some(row) = self.slot.services.get(index as usize)
+        {
+            if row.id.load(Relaxed) != id {
+                if row.active.load(Relaxed) != 0 {
+                    return; // Still counts its old use's last sessions.
+                }
+                row.total.store(0, Relaxed);
+                row.refused.store(0, Relaxed);
+                row.id.store(id, Relaxed);
+            }
+            row.refused.store(row.refused.load(Relaxed).wrapping_add(1), Relaxed);
+        }
     }
 
     /// Counts the first packet at its server.

@@ -21,6 +21,7 @@ Examples:
   lbctl session list --client 192.0.2.7               who is connected, and to which server
   lbctl stats show                                    what became of every packet
   lbctl config check new.toml && lbctl config diff new.toml && lbctl config apply new.toml
+  lbctl config apply new.toml --confirm 60s           goes back by itself unless `lbctl config confirm` comes
   lbctl -o json rs list | jq '.[] | select(.health == \"down\").address'
 
 Exit status:
@@ -126,7 +127,7 @@ pub enum Object {
         #[command(subcommand)]
         verb: neigh::Verb,
     },
-    /// The configuration: check, compare, apply, export
+    /// The configuration: check, compare, apply, go back, export
     Config {
         /// What to do.
         #[command(subcommand)]

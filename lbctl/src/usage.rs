@@ -13,8 +13,7 @@ use crate::failure::Failure;
 const USAGE: u8 = 2;
 
 /// Objects and verbs that the interface names and this version does not have.
-const LATER: [&str; 10] =
-    ["upgrade", "confirm", "rollback", "history", "explain", "trace", "capture", "doctor", "top", "--confirm"];
+const LATER: [&str; 6] = ["upgrade", "explain", "trace", "capture", "doctor", "top"];
 
 /// Prints help or what is wrong.
 pub fn tell(error: &Error) -> ExitCode {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 mod control;
+mod failpoint;
 mod holder;
 
 /// The appliance's primary process: owns ports, buffers and tables, and runs control.

@@ -116,6 +116,8 @@ pub struct Publisher {
     rows: Arena,
     members: Arena,
     steps: Arena,
+    /// Called between stores: tests die there.
+    step: fn(),
 }
 
 impl Publisher {
@@ -128,6 +130,7 @@ impl Publisher {
             members: Arena::new(size(tables.members.len())),
             steps: Arena::new(size(tables.steps.len())),
             held: VecDeque::new(),
+            step: || (),
             tables,
         };
         publisher.rebuild();
@@ -190,6 +193,11 @@ impl Publisher {
             steps = 0..0;
         }
         Some(Arc::new(Version { plan, row, members, steps }))
+    }
+
+    /// Calls `step` between the stores of a generation, so that a test can end the process there.
+    pub fn at_each_step(&mut self, step: fn()) {
+        self.step = step;
     }
 
     /// The tables.
@@ -321,7 +329,10 @@ impl Publisher {
                 None => self.write_service(service).map(Arc::new),
             };
             match version {
-                Ok(version) => held.versions.push(version),
+                Ok(version) => {
+                    held.versions.push(version);
+                    (self.step)();
+                }
                 Err(error) => {
                     drop(now);
                     self.release(held);
@@ -381,6 +392,7 @@ impl Publisher {
         clear(&block.vips, 0);
         clear(&block.vip_addresses, 0);
         clear(&block.local_addresses, 0);
+        (self.step)();
         let mut keys = std::collections::HashSet::new();
         let mut addresses = std::collections::HashSet::new();
         // A removed service whose address has been given to another is found by its sessions only.
@@ -414,6 +426,7 @@ impl Publisher {
         block.head.flags.store(if sweep { directory_flag::SWEEP } else { 0 }, Relaxed);
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         block.head.published_at.store(since.map_or(0, |t| t.as_secs()), Relaxed);
+        (self.step)();
         block.head.generation.store(held.number, Relaxed);
         block.head.checksum.store(block.sum(), Relaxed);
     }
@@ -424,6 +437,7 @@ impl Publisher {
         let number = held.number;
         // Pairs with the Acquire in `Published::current`: whoever sees the word sees every row it names.
         self.tables.root.current.store(number << 8 | held.directory as u64, Release);
+        (self.step)();
         let sequence = self.tables.root.sequence.load(Relaxed);
         self.tables.root.sequence.store((sequence | 1) + 1, Release); // Even again, whatever a dead writer left.
         self.held.push_back(held);

@@ -28,6 +28,10 @@ pub struct Launcher {
     ns: Netns,
     folder: PathBuf,
     conf_path: PathBuf,
+    /// Other builds of programs, by the name of the one they stand in for.
+    pub instead: BTreeMap<String, PathBuf>,
+    /// Environment of all programs started.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Launcher {
@@ -36,7 +40,9 @@ impl Launcher {
     /// # Errors
     /// When the program is not built.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.ns.command(beside_me(program)?);
+        let path = self.instead.get(program).map_or_else(|| beside_me(program), |path| Ok(path.clone()))?;
+        let mut command = self.ns.command(path);
+        command.envs(self.environment.iter().cloned());
         command.arg("--config").arg(&self.conf_path).args(arguments);
         Ok(command)
     }
@@ -65,6 +71,10 @@ pub struct Appliance {
     pub workers: BTreeMap<String, Daemon>,
     /// The health-checker.
     pub healthcheck: Option<Daemon>,
+    /// Other builds of programs, by the name of the one they stand in for.
+    pub instead: BTreeMap<String, PathBuf>,
+    /// Environment of all programs started.
+    pub environment: Vec<(String, String)>,
     ns: Netns,
     folder: PathBuf,
 }
@@ -79,6 +89,8 @@ impl Appliance {
             primary: None,
             workers: BTreeMap::new(),
             healthcheck: None,
+            instead: BTreeMap::new(),
+            environment: Vec::new(),
             ns,
             folder: folder.into(),
         }
@@ -103,7 +115,13 @@ impl Appliance {
     /// What starts its programs.
     #[must_use]
     pub fn launcher(&self) -> Launcher {
-        Launcher { ns: self.ns.clone(), folder: self.folder.clone(), conf_path: self.conf_path.clone() }
+        Launcher {
+            ns: self.ns.clone(),
+            folder: self.folder.clone(),
+            conf_path: self.conf_path.clone(),
+            instead: self.instead.clone(),
+            environment: self.environment.clone(),
+        }
     }
 
     /// `program --config FILE ARGUMENTS` inside the namespace, as it is started by the rig.

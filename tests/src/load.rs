@@ -87,6 +87,29 @@ impl LoadReport {
     }
 }
 
+/// Report of `admin-storm`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StormReport {
+    /// Silent connections made.
+    pub silent: u64,
+    /// Of these, cut off.
+    pub cut: u64,
+    /// Connections made by the crowd.
+    pub crowd: u64,
+    /// Bytes written without a newline.
+    pub endless_bytes: u64,
+    /// Connections that asked and did not read.
+    pub unread: u64,
+    /// Generated requests.
+    pub fuzzed: u64,
+    /// Of these, answered.
+    pub answered: u64,
+    /// Of these, refused.
+    pub refused: u64,
+    /// Answers that are none.
+    pub wrong: Vec<String>,
+}
+
 /// A load program at work.
 pub struct Load {
     child: Child,
@@ -100,7 +123,16 @@ impl Load {
     /// When it is not built or cannot start.
     pub fn start(ns: &Netns, name: &str, arguments: &[&str]) -> Result<Self> {
         let mut command: Command = ns.command(beside_me(name)?);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Starts a command that prints a report as a load program does.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn spawn(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let text = words(&command);
         let child = command.spawn().map_err(|source| Error::Spawn { program: text.clone(), source })?;
         Ok(Self { child, text })

@@ -24,6 +24,16 @@ pub fn run(options: &[&str]) -> Outcome {
     Err(format!("the demo cannot be started: {error}"))
 }
 
+/// Builds lb-primary with failpoints, which tests kill at every step of a change, as `target/failpoints/lb-primary`. In the
+/// profile of the unit tests: its libraries are there already.
+pub fn build_failpoints() -> Outcome {
+    say("building (failpoints)");
+    step::run(cargo().args(["build", "--package", "primary", "--features", "failpoints"]))?;
+    let (built, folder) = (target().join("debug/lb-primary"), target().join("failpoints"));
+    let copied = std::fs::create_dir_all(&folder).and_then(|()| std::fs::copy(&built, folder.join("lb-primary")));
+    copied.map(drop).map_err(|error| format!("{} cannot be copied: {error}", built.display()))
+}
+
 /// Builds the programs as they are shipped.
 pub fn build() -> Outcome {
     say("building (release)");

@@ -16,7 +16,7 @@ pub fn run(filters: &[&str]) -> Outcome {
         let sessions = "10 million sessions: found from both sides, expired, bytes each";
         tally.check(sessions, bench("session-table", &[]));
     }
-    match demo::build() {
+    match demo::build().and_then(|()| demo::build_failpoints()) {
         Ok(()) => tally.tests("end to end", Command::new(target().join("release/e2e")).args(filters)),
         Err(message) => tally.check("release build", Err(message)),
     }

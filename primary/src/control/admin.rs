@@ -1,27 +1,62 @@
-//! The admin socket: bounded clients, bounded frames, bounded patience; one thread, nothing blocks.
+//! The admin socket: bounded clients, bounded frames, bounded memory, bounded patience; one thread, nothing blocks.
 //!
-//! A client is read only when its last answer has left, so that it cannot make us keep more than one answer for it.
+//! A client is read only when its last answer has left, so that it cannot make us keep more than one answer for it. Of
+//! the clients that wait, those of the user who took least of our time lately come first; a turn ends after 20 ms, so
+//! that newcomers are seen. Who gets a place when all are taken: [`admission`].
 
-use std::io::{ErrorKind, Read, Write};
+mod admission;
+mod client;
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use control_api::rpc::{Request, Response};
-use control_api::{API_VERSION, ApiError, Code, IDLE_SECONDS, MAX_CLIENTS, MAX_FRAME};
+use control_api::rpc::Response;
+use control_api::{ApiError, Code, IDLE_SECONDS, MAX_CLIENTS};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::Value;
 
 use super::core::Core;
-use super::dispatch::{Caller, handle};
+use super::dispatch::Caller;
 use super::targets::share;
+use admission::yields;
+use client::Client;
 
 /// A client that takes nothing of its answer for so long is cut off.
-const SLOW: Duration = Duration::from_secs(10);
+const SLOW: Duration = Duration::from_secs(5);
+/// A client that does not ask for so long after it came is cut off.
+const FIRST: Duration = Duration::from_secs(5);
+/// A request that is not whole for so long is given up, and its client cut off.
+const FRAME: Duration = Duration::from_secs(5);
 /// Read from one client at a turn, bytes.
 const TURN: usize = 64 << 10;
+/// Of a longer request than this, bytes, only one client of its kind (may change; may not) sends the rest at a time.
+pub const SMALL: usize = 16 << 10;
+/// Answers that clients without the right to change anything have not taken, bytes in all. Then the slowest is cut off.
+const UNTAKEN: usize = 1 << 20;
+/// Who takes nothing for so long is slow when others need the room.
+const STALLED: Duration = Duration::from_millis(200);
+/// Time for answers before newcomers are looked at again.
+const BUDGET: Duration = Duration::from_millis(20);
+/// Connections looked at in one turn.
+const NEWCOMERS: usize = 256;
+
+/// How long a client is borne with.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Between two requests.
+    pub idle: Duration,
+    /// Taking nothing of an answer.
+    pub slow: Duration,
+    /// Before the first request.
+    pub first: Duration,
+    /// For a whole request.
+    pub frame: Duration,
+}
 
 /// The socket and its clients.
 #[derive(Debug)]
@@ -30,24 +65,11 @@ pub struct Admin {
     path: PathBuf,
     clients: Vec<Client>,
     own_uid: u32,
-    idle: Duration,
-    slow: Duration,
-}
-
-#[derive(Debug)]
-struct Client {
-    stream: UnixStream,
-    caller: Caller,
-    input: Vec<u8>,
-    /// Bytes of `input` known to hold no newline.
-    searched: usize,
-    output: Vec<u8>,
-    sent: usize,
-    /// When the last answer left, or the connection began; while an answer waits: when some of it left last.
-    since: Instant,
-    greeted: bool,
-    /// Nothing more is read; closed when the answer has left.
-    closing: bool,
+    patience: Patience,
+    /// Time spent lately for each user, µs; halved every second.
+    spent: HashMap<u32, u64>,
+    halved: Instant,
+    buffer: Box<[u8]>,
 }
 
 impl Admin {
@@ -65,197 +87,149 @@ impl Admin {
         if let Some(folder) = path.parent() {
             share(path, folder)?;
         }
+        let idle = Duration::from_secs(IDLE_SECONDS);
         Ok(Self {
             listener,
             path: path.into(),
             clients: Vec::new(),
             own_uid: nix::unistd::geteuid().as_raw(),
-            idle: Duration::from_secs(IDLE_SECONDS),
-            slow: SLOW,
+            patience: Patience { idle, slow: SLOW, first: FIRST, frame: FRAME },
+            spent: HashMap::new(),
+            halved: Instant::now(),
+            buffer: vec![0; TURN].into(),
         })
     }
 
     /// The same with other patience, for tests.
     #[cfg(test)]
     pub fn patience(mut self, idle: Duration, slow: Duration) -> Self {
-        (self.idle, self.slow) = (idle, slow);
+        self.patience = Patience { idle, slow, first: FIRST.min(idle), frame: FRAME.min(idle) };
         self
     }
 
     /// Waits at most `wait` for something to do and does it.
     pub fn turn(&mut self, core: &mut Core, wait: Duration) {
-        let pending = self.clients.iter().any(|c| c.output.is_empty() && c.has_line());
-        let wait = if pending { Duration::ZERO } else { wait };
-        let ready = self.wait(wait);
-        if ready.first().copied().unwrap_or(false) {
-            self.accept();
-        }
+        let waiting = self.clients.iter().any(Client::wants_answer);
+        let wait = match (waiting, core.busy()) {
+            (true, false) if self.crowded() => Duration::from_millis(5), // Until somebody takes an answer.
+            (true, _) | (_, true) => Duration::ZERO,
+            _ => wait,
+        };
+        let may_read_on = self.may_read_on();
+        let ready = self.wait(wait, &may_read_on);
         let now = Instant::now();
         for (i, client) in self.clients.iter_mut().enumerate() {
-            client.turn(core, ready.get(i + 1).copied().unwrap_or(false), now);
+            let (flags, may) = (ready.get(i + 1).copied(), may_read_on.get(i).copied());
+            client.exchange(flags.unwrap_or(PollFlags::empty()), may.unwrap_or(false), &mut self.buffer, now);
         }
-        let (idle, slow) = (self.idle, self.slow);
-        self.clients.retain(|c| c.stays(now, idle, slow));
+        self.answer(core, now);
+        let patience = self.patience;
+        self.clients.retain(|c| c.stays(Instant::now(), &patience));
+        if ready.first().is_some_and(|flags| !flags.is_empty()) {
+            self.accept();
+        }
+    }
+
+    /// Answers, the users first that took least of our time lately, until the time of a turn is over.
+    fn answer(&mut self, core: &mut Core, now: Instant) {
+        if now.saturating_duration_since(self.halved) >= Duration::from_secs(1) {
+            self.halved = now;
+            self.spent.retain(|_, spent| {
+                *spent /= 2;
+                *spent > 0
+            });
+        }
+        let mut order: Vec<usize> = (0..self.clients.len()).filter(|i| self.clients[*i].wants_answer()).collect();
+        let spent = |c: &Client| self.spent.get(&c.caller.uid).copied().unwrap_or(0);
+        order.sort_by_key(|i| (spent(&self.clients[*i]), std::cmp::Reverse(self.clients[*i].waits(now))));
+        for i in order {
+            if !self.clients[i].caller.writes && self.crowded() {
+                self.cut_the_slowest(now);
+                continue;
+            }
+            let begun = Instant::now();
+            if begun.saturating_duration_since(now) >= BUDGET {
+                return;
+            }
+            let client = &mut self.clients[i];
+            client.answer(core, begun);
+            let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            *self.spent.entry(client.caller.uid).or_default() += took.max(1);
+        }
+    }
+
+    /// Have those who may only read left too much of their answers with us?
+    fn crowded(&self) -> bool {
+        let readers = self.clients.iter().filter(|c| !c.caller.writes);
+        readers.map(|c| c.untaken().0).sum::<usize>() > UNTAKEN
+    }
+
+    fn cut_the_slowest(&mut self, now: Instant) {
+        let stalled = |c: &Client| {
+            let (bytes, since) = c.untaken();
+            bytes > 0 && !c.caller.writes && now.saturating_duration_since(since) >= STALLED
+        };
+        let slow = self.clients.iter().enumerate().filter(|(_, c)| stalled(c));
+        // Marked only: the others' places in this turn's order stay right.
+        if let Some(at) = slow.min_by_key(|(_, c)| c.untaken().1).map(|(at, _)| at) {
+            self.clients[at].give_up();
+        }
+    }
+
+    /// Which clients may send more than the beginning of a long request: one that may change things, one that may not.
+    fn may_read_on(&self) -> Vec<bool> {
+        let first = |writes: bool| {
+            let long = self.clients.iter().enumerate().filter(|(_, c)| c.caller.writes == writes);
+            long.filter_map(|(i, c)| Some((c.long_since()?, i))).min().map(|(_, i)| i)
+        };
+        let first = [first(true), first(false)];
+        let may = |(i, c): (usize, &Client)| c.long_since().is_none() || first.contains(&Some(i));
+        self.clients.iter().enumerate().map(may).collect()
     }
 
     /// Which of listener and clients have something.
-    fn wait(&self, wait: Duration) -> Vec<bool> {
+    fn wait(&self, wait: Duration, may_read_on: &[bool]) -> Vec<PollFlags> {
         let mut watched = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-        watched.extend(self.clients.iter().map(|c| {
-            let wanted = if c.output.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT };
-            PollFd::new(c.stream.as_fd(), wanted)
-        }));
+        watched.extend(self.clients.iter().zip(may_read_on).map(|(c, may)| PollFd::new(c.fd(), c.wanted(*may))));
         let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
         // An interrupted wait is a wait that ends.
         let _ = poll(&mut watched, timeout);
-        watched.iter().map(|p| p.any().unwrap_or(false)).collect()
+        watched.iter().map(|p| p.revents().unwrap_or(PollFlags::empty())).collect()
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.clients.len() >= MAX_CLIENTS {
-                let full = format!("{MAX_CLIENTS} clients are connected already");
-                let reply = Response::new(Value::Null, Err(ApiError::new(Code::Failed, full).hint("try again later")));
-                let _ = stream.set_nonblocking(true).and_then(|()| (&stream).write(&reply.line()).map(drop));
-                continue;
-            }
-            match Client::new(stream, self.own_uid) {
-                Ok(client) => self.clients.push(client),
-                Err(error) => log::warn!("a client did not come: {error}"),
+        for _ in 0..NEWCOMERS {
+            let Ok((stream, _)) = self.listener.accept() else { return };
+            if let Err(error) = self.admit(stream) {
+                log::warn!("a client did not come: {error}");
             }
         }
+    }
+
+    fn admit(&mut self, stream: UnixStream) -> std::io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let peer = getsockopt(&stream, PeerCredentials)?;
+        let uid = peer.uid();
+        let writes = uid == 0 || uid == self.own_uid;
+        let now = Instant::now();
+        if self.clients.len() >= MAX_CLIENTS {
+            let full = ApiError::new(Code::Failed, format!("{MAX_CLIENTS} clients are connected already"));
+            let full = full.code(control_api::error::FULL).hint("try again later");
+            let places: Vec<_> = self.clients.iter().map(|c| c.place(now)).collect();
+            let Some(at) = yields(&places, uid, writes) else {
+                return (&stream).write(&Response::new(Value::Null, Err(full)).line()).map(drop);
+            };
+            self.clients.swap_remove(at).cut(&full);
+        }
+        let caller = Caller { uid, pid: peer.pid(), user: user(uid), writes, upload: String::new() };
+        self.clients.push(Client::new(stream, caller, now));
+        Ok(())
     }
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-impl Client {
-    fn new(stream: UnixStream, own_uid: u32) -> std::io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        let peer = getsockopt(&stream, PeerCredentials)?;
-        let uid = peer.uid();
-        let writes = uid == 0 || uid == own_uid;
-        let caller = Caller { uid, pid: peer.pid(), user: user(uid), writes, upload: String::new() };
-        Ok(Self {
-            stream,
-            caller,
-            input: Vec::new(),
-            searched: 0,
-            output: Vec::new(),
-            sent: 0,
-            since: Instant::now(),
-            greeted: false,
-            closing: false,
-        })
-    }
-
-    fn has_line(&self) -> bool {
-        !self.closing && self.input[self.searched..].contains(&b'\n')
-    }
-
-    fn turn(&mut self, core: &mut Core, ready: bool, now: Instant) {
-        if ready && !self.output.is_empty() {
-            self.write(now);
-        }
-        if ready && self.output.is_empty() && !self.closing && !self.has_line() {
-            self.read();
-        }
-        if self.output.is_empty() && !self.closing {
-            self.answer(core);
-            if !self.output.is_empty() {
-                self.since = now;
-                self.write(now);
-            }
-        }
-    }
-
-    fn read(&mut self) {
-        let start = self.input.len();
-        self.input.resize(start + TURN, 0);
-        let read = self.stream.read(&mut self.input[start..]);
-        self.input.truncate(start + read.as_ref().copied().unwrap_or(0));
-        match read {
-            Ok(0) => self.closing = true,
-            Err(error) if ![ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {
-                self.closing = true
-            }
-            _ => {}
-        }
-    }
-
-    /// Answers one request, if a whole one is there.
-    fn answer(&mut self, core: &mut Core) {
-        let Some(end) = self.input[self.searched..].iter().position(|b| *b == b'\n').map(|n| self.searched + n) else {
-            self.searched = self.input.len();
-            if self.input.len() >= MAX_FRAME {
-                self.refuse_frame();
-            }
-            return;
-        };
-        if end >= MAX_FRAME {
-            self.refuse_frame();
-            return;
-        }
-        let line = &self.input[..end];
-        let reply = if line.iter().all(u8::is_ascii_whitespace) {
-            None
-        } else {
-            Some(match Request::parse(line) {
-                Ok(request) => {
-                    let outcome = handle(core, &mut self.caller, &request);
-                    Response::new(request.id, outcome)
-                }
-                Err((id, error)) => Response::new(id, Err(error)),
-            })
-        };
-        self.input.drain(..=end);
-        self.searched = 0;
-        if let Some(reply) = reply {
-            self.reply(reply);
-        }
-    }
-
-    fn refuse_frame(&mut self) {
-        let error = ApiError::new(Code::Parse, format!("request is longer than {MAX_FRAME} bytes"));
-        self.reply(Response::new(Value::Null, Err(error.hint("config.upload takes long files in pieces"))));
-        (self.closing, self.searched) = (true, 0);
-        self.input = Vec::new();
-    }
-
-    fn reply(&mut self, mut reply: Response) {
-        if !self.greeted {
-            reply.api_version = Some(API_VERSION);
-            self.greeted = true;
-        }
-        (self.output, self.sent) = (reply.line(), 0);
-    }
-
-    fn write(&mut self, now: Instant) {
-        match self.stream.write(&self.output[self.sent..]) {
-            Ok(0) => self.closing = true,
-            Ok(n) => {
-                self.sent += n;
-                self.since = now;
-            }
-            Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
-            Err(_) => {
-                self.closing = true;
-                self.sent = self.output.len();
-            }
-        }
-        if self.sent >= self.output.len() {
-            (self.output, self.sent) = (Vec::new(), 0);
-        }
-    }
-
-    fn stays(&self, now: Instant, idle: Duration, slow: Duration) -> bool {
-        let limit = if self.output.is_empty() { idle } else { slow };
-        let patient = now.saturating_duration_since(self.since) < limit;
-        patient && !(self.closing && self.output.is_empty())
     }
 }
 

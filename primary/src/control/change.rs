@@ -9,8 +9,11 @@ use control_api::params::{
 use control_api::views::{Applied, Change, Changed, ConfigChecked, ConfigDiff};
 use control_api::{ApiError, Code};
 
-use super::core::{Author, Core};
+use super::core::{Author, Core, FromFile};
+use super::deadline::{Deadline, Now};
+use super::journal::Unconfirmed;
 use super::register::EndNow;
+use super::rollback::pending;
 use crate::holder::geometry::table_bytes;
 
 /// A report as a refusal: the first error in front, all of them with it.
@@ -55,9 +58,22 @@ fn edit(core: &mut Core, edit: &Edit, now: &EndNow, user: &str, summary: String)
     let generation = if config == before && now.what.is_none() {
         core.entry.generation // Nothing to do is done.
     } else {
-        core.change(&config, None, now, Author { user: user.into(), summary })?
+        let trial = core.entry.unconfirmed.clone(); // It goes on; its end undoes this change too, but for admin states.
+        core.change(&config, None, now, Author { user: user.into(), summary }, trial)?
     };
-    Ok(Changed { generation, id: id(core), warnings: warnings(&report) })
+    let mut warnings = warnings(&report);
+    if let Some(trial) = pending(core).filter(|_| !only_admin(edit)) {
+        warnings.push(format!(
+            "generation {} is not confirmed: at {} this change is undone with it; hint: lbctl config confirm",
+            trial.applied, trial.until
+        ));
+    }
+    Ok(Changed { generation, id: id(core), warnings })
+}
+
+/// Does it change admin states alone, which outlive the trial of a configuration?
+fn only_admin(edit: &Edit) -> bool {
+    matches!(edit, Edit::RsSet { keys, .. } if keys.iter().all(|(key, _)| key == "admin"))
 }
 
 fn words(keys: &Keys) -> String {
@@ -98,7 +114,8 @@ pub fn service_del(core: &mut Core, p: ServiceDel, user: &str) -> Result<Changed
 
 fn end_now(core: &mut Core, end: &EndNow, user: &str, summary: String) -> Result<Changed, ApiError> {
     let config = core.config();
-    let generation = core.change(&config, None, end, Author { user: user.into(), summary })?;
+    let trial = core.entry.unconfirmed.clone();
+    let generation = core.change(&config, None, end, Author { user: user.into(), summary }, trial)?;
     Ok(Changed { generation, id: None, warnings: Vec::new() })
 }
 
@@ -167,7 +184,8 @@ fn read(core: &Core, file: &str, text: &str) -> Result<Read, ApiError> {
     Ok(Read { config, file, digest: loaded.source_digest, report: loaded.warnings })
 }
 
-fn changes(core: &Core, config: &Config) -> Vec<Change> {
+/// What leads from the configuration in force to `config`.
+pub fn changes(core: &Core, config: &Config) -> Vec<Change> {
     let view = |c: config::Change| Change { path: path(&c), text: c.to_string(), needs_restart: c.needs_restart() };
     config::diff(&core.config(), config).into_iter().map(view).collect()
 }
@@ -211,33 +229,69 @@ pub fn diff(core: &Core, source: &ConfigSource, text: &str) -> Result<ConfigDiff
     Ok(ConfigDiff { changes: changes(core, &read.config) })
 }
 
-/// `config.apply`.
+/// Refuses changes that only a restart brings about.
 ///
 /// # Errors
-/// Everything that is wrong; changes that need a restart; it cannot be published. Nothing is changed then.
-pub fn apply(core: &mut Core, p: &ConfigApply, text: &str, user: &str) -> Result<Applied, ApiError> {
-    let read = read(core, &p.file, text)?;
-    let changes = changes(core, &read.config);
+/// All of them.
+pub fn no_restart(changes: &[Change]) -> Result<(), ApiError> {
     let blocking: Vec<ApiError> = changes
         .iter()
         .filter(|c| c.needs_restart)
         .map(|c| ApiError::new(Code::NeedsRestart, c.text.clone()).path(c.path.clone()))
         .collect();
-    if let Some(first) = blocking.first() {
-        let message = format!("{} of the changes need a restart: {}", blocking.len(), first.message);
-        let mut error =
-            ApiError::new(Code::NeedsRestart, message).hint(
-                "restart lb.target with this file (where it changes sessions, slots or limits the tables must hold no session: \
-                 drain first), or undo these changes",
-            );
-        error.path.clone_from(&first.path);
-        error.all = blocking;
-        return Err(error);
+    let Some(first) = blocking.first() else { return Ok(()) };
+    let message = format!("{} of the changes need a restart: {}", blocking.len(), first.message);
+    let mut error = ApiError::new(Code::NeedsRestart, message).hint(
+        "restart lb.target with this file (where it changes sessions, slots or limits the tables must hold no session: \
+         drain first), or undo these changes",
+    );
+    error.path.clone_from(&first.path);
+    error.all = blocking;
+    Err(error)
+}
+
+/// Shortest and longest time within which a change may ask to be confirmed, ms.
+const CONFIRM_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
+
+/// The trial that `apply --confirm` asks for.
+///
+/// # Errors
+/// Another one is under way; too short or too long a time.
+fn trial(core: &Core, confirm_ms: Option<u64>) -> Result<Option<Unconfirmed>, ApiError> {
+    if let Some(trial) = pending(core) {
+        // Neither confirmed by accident nor forgotten: the operator who began it decides.
+        let message = format!(
+            "generation {} waits to be confirmed until {}; nothing is applied meanwhile",
+            trial.applied, trial.until
+        );
+        return Err(ApiError::new(Code::Busy, message).hint("lbctl config confirm, or lbctl config rollback, first"));
     }
+    let Some(ms) = confirm_ms else { return Ok(None) };
+    if !CONFIRM_MS.contains(&ms) {
+        let message =
+            format!("confirm within {ms} ms is not offered, only {} to {}", CONFIRM_MS.start(), CONFIRM_MS.end());
+        return Err(ApiError::new(Code::InvalidParams, message).path("confirm").hint("such as --confirm 60s"));
+    }
+    let deadline = Deadline::after(std::time::Duration::from_millis(ms), &Now::read());
+    let back_to = core.entry.generation;
+    Ok(Some(Unconfirmed { back_to, applied: back_to + 1, deadline }))
+}
+
+/// `config.apply`.
+///
+/// # Errors
+/// Everything that is wrong; changes that need a restart; it cannot be published; another change waits to be confirmed.
+/// Nothing is changed then.
+pub fn apply(core: &mut Core, p: &ConfigApply, text: &str, user: &str) -> Result<Applied, ApiError> {
+    let read = read(core, &p.file, text)?;
+    let changes = changes(core, &read.config);
+    no_restart(&changes)?;
     let warnings = warnings(&read.report);
     if p.dry_run {
-        return Ok(Applied { generation: core.entry.generation, changes, dry_run: true, warnings });
+        let (generation, unconfirmed) = (core.entry.generation, pending(core));
+        return Ok(Applied { generation, changes, dry_run: true, warnings, unconfirmed });
     }
+    let trial = trial(core, p.confirm_ms)?;
     // Applied from the configuration file itself: this generation descends from it, and outlives a restart.
     let on_disk = std::fs::read(&core.config_path).map(|bytes| config::digest(&bytes)).ok();
     let digest = on_disk.filter(|d| *d == read.digest).unwrap_or_else(|| core.entry.file_digest.clone());
@@ -245,8 +299,12 @@ pub fn apply(core: &mut Core, p: &ConfigApply, text: &str, user: &str) -> Result
         core.adopt_digest(digest)?;
         core.entry.generation
     } else {
-        let author = Author { user: user.into(), summary: format!("apply {}: {} changes", p.file, changes.len()) };
-        core.change(&read.config, Some((&read.file, digest)), &EndNow::default(), author)?
+        let mut summary = format!("apply {}: {} changes", p.file, changes.len());
+        if let Some(ms) = p.confirm_ms {
+            summary.push_str(&format!(", to be confirmed within {} s", ms.div_ceil(1000)));
+        }
+        let file = FromFile { config: &read.file, digest };
+        core.change(&read.config, Some(file), &EndNow::default(), Author { user: user.into(), summary }, trial)?
     };
-    Ok(Applied { generation, changes, dry_run: false, warnings })
+    Ok(Applied { generation, changes, dry_run: false, warnings, unconfirmed: pending(core) })
 }

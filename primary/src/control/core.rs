@@ -1,5 +1,6 @@
 //! Control's own state and the one way it changes: plan → stage → journal → commit → board and neighbours.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,16 +15,20 @@ use shm_layout::publish::{PublishError, Publisher, write_node};
 use shm_layout::published::{Generation, Published};
 use shm_layout::slot::Slot;
 
+use super::deadline::Now;
 use super::facts::PortFacts;
-use super::journal::{Entry, FORMAT, Journal};
+use super::journal::{Entry, FORMAT, Journal, Unconfirmed};
 use super::neighbour;
+use super::pass::{LocalsUse, addresses};
 use super::plan;
 use super::register::{Counts, EndNow, Register};
 use super::rings::{Order, Rings};
+use super::rollback;
 use super::start::Chosen;
 use super::stats::Baseline;
 use super::targets::Targets;
 use super::watch::Watch;
+use crate::failpoint::{OPEN, PUBLISH, step};
 
 /// How long a change waits for a worker that reads old generations.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -63,7 +68,22 @@ pub struct Core {
     pub machine: Box<dyn Facts>,
     /// Told of each new generation.
     pub announce: Box<dyn Fn(u64)>,
+    /// Which local addresses sessions use.
+    pub locals_use: LocalsUse,
+    /// Generation and time since when it is asked whether removed local addresses are free, ms.
+    locals_asked: Option<(u64, u64)>,
+    /// A rollback that failed is not tried again before this, ms.
+    pub rollback_again_ms: u64,
     publisher: Publisher,
+}
+
+/// What a change takes from a file.
+#[derive(Debug, Clone)]
+pub struct FromFile<'a> {
+    /// The configuration as the file has it, without the operator's words.
+    pub config: &'a Config,
+    /// Digest of the configuration file it descends from.
+    pub digest: String,
 }
 
 /// Who changes what.
@@ -103,13 +123,16 @@ impl Core {
         let Chosen { config, file, digest, entry } = chosen;
         let journal =
             Journal::open(&config.node.state_dir()).map_err(|e| ApiError::new(Code::Failed, e.to_string()))?;
+        step(OPEN);
         let mut publisher = Publisher::attach(tables.published.clone());
+        publisher.at_each_step(|| step(PUBLISH));
         let (port_plans, slot_plans) = plan::node(&config, ports);
         write_node(&tables.published, &port_plans, &slot_plans);
         let newest = entry.as_ref().map_or(0, |e| e.generation);
         let first = entry.is_none();
         let unchanged = file.is_none();
         let mut register = entry.as_ref().map_or_else(fresh_register, |e| e.register.clone());
+        let entry_trial = entry.as_ref().and_then(|e| e.unconfirmed.clone());
         if !unchanged {
             let counts = SlotCounts(&tables.slots);
             register = register
@@ -118,29 +141,47 @@ impl Core {
         }
         let plan = plan::plan(&register)?;
         let skeleton = Config { services: Vec::new(), ..config };
+        if let Some(trial) = entry.as_ref().filter(|_| !unchanged).and_then(|e| e.unconfirmed.as_ref()) {
+            log::warn!("generation {} was not confirmed yet; the changed file takes its place", trial.applied);
+        }
         // The journal's generation as it is, or a new one: above whatever the journal or the tables have.
         let (mut entry, write) = match entry.filter(|e| unchanged && e.generation >= publisher.generation()) {
-            Some(entry) => (entry, false),
+            Some(mut entry) => {
+                // A deadline of before a reboot is set on this boot's clock, once.
+                let trial = entry.unconfirmed.as_mut();
+                let moved = trial.is_some_and(|trial| match trial.deadline.in_this_boot(&Now::read()) {
+                    Some(deadline) => std::mem::replace(&mut trial.deadline, deadline.clone()) != deadline,
+                    None => false,
+                });
+                (entry, moved)
+            }
             None => {
                 let generation = newest.max(publisher.generation()) + 1;
                 let summary =
                     if first { "first start".into() } else { format!("start from {}", config_path.display()) };
                 let author = Author { user: "control".into(), summary };
-                (new_entry(generation, author, digest.clone(), skeleton, register), true)
+                let trial = entry_trial.filter(|_| unchanged);
+                (new_entry(generation, author, digest.clone(), skeleton, register, trial), true)
             }
         };
         if write && publisher.in_force(&plan) && newest == publisher.generation() {
             // Same content under another file: remembered, not published again.
             entry.generation = newest;
         }
+        step(OPEN);
         if write {
-            journal.write(&entry).map_err(|e| ApiError::new(Code::Failed, e.to_string()))?;
+            let written = if entry.generation == newest { journal.rewrite(&entry) } else { journal.write(&entry) };
+            written.map_err(|e| ApiError::new(Code::Failed, e.to_string()))?;
         }
+        step(OPEN);
         if entry.generation > publisher.generation() {
             let staged = publisher.stage(&plan, entry.generation, &tables.slots, PATIENCE).map_err(refusal)?;
+            step(OPEN);
             publisher.commit(staged);
         }
+        step(OPEN);
         tables.targets.write(&entry.register, entry.generation);
+        step(OPEN);
         log::info!("generation {} in force: {}", entry.generation, entry.summary);
         let run_dir = entry.skeleton.node.run_dir();
         let slots = tables.slots.len();
@@ -155,6 +196,9 @@ impl Core {
             watch: Watch::new(slots),
             machine,
             announce: Box::new(|_| ()),
+            locals_use: LocalsUse::default(),
+            locals_asked: None,
+            rollback_again_ms: 0,
             publisher,
         })
     }
@@ -171,27 +215,40 @@ impl Core {
         self.tables.published.current()
     }
 
-    /// Brings `config` in force. `file`: the same as a file has it, and the file's digest. All or nothing.
+    /// Brings `config` in force. `file`: the same as a file has it; `None` for edits. `unconfirmed`: it is on trial. All
+    /// or nothing.
     ///
     /// # Errors
     /// No id is free, a worker holds the tables, the journal cannot be written.
     pub fn change(
         &mut self,
         config: &Config,
-        file: Option<(&Config, String)>,
+        file: Option<FromFile>,
         now: &EndNow,
         author: Author,
+        unconfirmed: Option<Unconfirmed>,
     ) -> Result<u64, ApiError> {
         let counts = SlotCounts(&self.tables.slots);
         let register = self
             .entry
             .register
-            .next(config, file.as_ref().map(|f| f.0), now, &counts)
+            .next(config, file.as_ref().map(|f| f.config), now, &counts)
             .map_err(|e| ApiError::new(Code::Refused, e.to_string()))?;
-        let digest = file.map_or_else(|| self.entry.file_digest.clone(), |f| f.1);
+        let digest = file.map_or_else(|| self.entry.file_digest.clone(), |f| f.digest);
         let skeleton = Config { services: Vec::new(), ..config.clone() };
-        let entry = new_entry(self.entry.generation + 1, author, digest, skeleton, register);
+        let entry = new_entry(self.entry.generation + 1, author, digest, skeleton, register, unconfirmed);
         self.put_in_force(entry)
+    }
+
+    /// The change on trial stays: the journal forgets its deadline.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn settle(&mut self) -> Result<(), ApiError> {
+        let entry = Entry { unconfirmed: None, ..self.entry.clone() };
+        self.journal.rewrite(&entry).map_err(|e| ApiError::new(Code::Failed, e.to_string()))?;
+        self.entry = entry;
+        Ok(())
     }
 
     /// Only the file's digest changed: the generation stays, the journal learns which file it is.
@@ -209,18 +266,28 @@ impl Core {
 
     fn put_in_force(&mut self, entry: Entry) -> Result<u64, ApiError> {
         let plan = plan::plan(&entry.register)?;
+        step(PUBLISH);
         let staged = self.publisher.stage(&plan, entry.generation, &self.tables.slots, PATIENCE).map_err(refusal)?;
+        step(PUBLISH);
         if let Err(error) = self.journal.write(&entry) {
             self.publisher.abort(staged);
             return Err(ApiError::new(Code::Failed, error.to_string()));
         }
+        step(PUBLISH);
         let generation = self.publisher.commit(staged);
+        step(PUBLISH);
         let housekeeping = self.entry.housekeeping.then_some(self.entry.generation);
         self.entry = entry;
         self.tables.targets.write(&self.entry.register, generation);
+        step(PUBLISH);
         self.pin_neighbours();
-        self.journal.prune(generation, housekeeping);
+        step(PUBLISH);
+        let trial = self.entry.unconfirmed.as_ref().map(|trial| [trial.back_to, trial.applied]);
+        let needed = [&[generation][..], trial.as_ref().map_or(&[], |t| t)].concat();
+        self.journal.prune(&needed, housekeeping);
+        step(PUBLISH);
         (self.announce)(generation);
+        step(PUBLISH);
         Ok(generation)
     }
 
@@ -240,25 +307,43 @@ impl Core {
         self.tables.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
         self.watch.sample(&self.tables.slots, now_ms());
         self.publisher.reclaim(&self.tables.slots);
+        rollback::tend(self, now_ms());
+        self.locals_use.go_on(&self.tables.slots, now_ms());
         // Every live slot has seen the removal: no session is begun towards the removed any more.
         if self.publisher.retired() == 0 && self.entry.register.has_removed() {
             self.sweep();
         }
     }
 
+    /// Is something under way that is done in pieces?
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.locals_use.busy()
+    }
+
+    /// Local addresses that sessions use, when it is time to drop removed ones and all sessions have been looked at. A
+    /// change of generation meanwhile makes it begin anew: addresses removed since were still in use when it looked.
+    fn locals_in_use(&mut self) -> Option<HashSet<IpAddr>> {
+        let (now, generation) = (now_ms(), self.entry.generation);
+        if self.watch.locals_due(now, self.entry.register.has_removed_locals()) {
+            self.locals_asked = Some((generation, now));
+        }
+        let (_, since) = self.locals_asked.filter(|(asked, _)| *asked == generation)?;
+        let found = self.locals_use.since(since, now)?;
+        self.locals_asked = None;
+        Some(addresses(&found))
+    }
+
     fn sweep(&mut self) {
-        let used = self
-            .watch
-            .locals_due(now_ms(), self.entry.register.has_removed_locals())
-            .then(|| super::sessions::locals_in_use(&self.tables.slots));
+        let used = self.locals_in_use();
         let free = |address: IpAddr| used.as_ref().is_some_and(|used| !used.contains(&address));
         let Some(register) = self.entry.register.swept(&SlotCounts(&self.tables.slots), &free) else { return };
         let count = |r: &Register| r.services.iter().map(|s| s.servers.len()).sum::<usize>();
         let dropped = count(&self.entry.register) - count(&register);
         let author =
             Author { user: "control".into(), summary: format!("{dropped} removed servers without sessions dropped") };
-        let (digest, skeleton) = (self.entry.file_digest.clone(), self.entry.skeleton.clone());
-        let mut entry = new_entry(self.entry.generation + 1, author, digest, skeleton, register);
+        let Entry { file_digest, skeleton, unconfirmed, .. } = self.entry.clone();
+        let mut entry = new_entry(self.entry.generation + 1, author, file_digest, skeleton, register, unconfirmed);
         entry.housekeeping = true;
         match self.put_in_force(entry) {
             Ok(generation) => log::info!("generation {generation}: {dropped} removed servers dropped"),
@@ -275,10 +360,28 @@ fn fresh_register() -> Register {
     Register { next_tag, ..Register::default() }
 }
 
-fn new_entry(generation: u64, author: Author, file_digest: String, skeleton: Config, register: Register) -> Entry {
+fn new_entry(
+    generation: u64,
+    author: Author,
+    file_digest: String,
+    skeleton: Config,
+    register: Register,
+    unconfirmed: Option<Unconfirmed>,
+) -> Entry {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
     let Author { user, summary } = author;
-    Entry { format: FORMAT, generation, time, user, summary, file_digest, housekeeping: false, skeleton, register }
+    Entry {
+        format: FORMAT,
+        generation,
+        time,
+        user,
+        summary,
+        file_digest,
+        housekeeping: false,
+        unconfirmed,
+        skeleton,
+        register,
+    }
 }
 
 fn refusal(error: PublishError) -> ApiError {

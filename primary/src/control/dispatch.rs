@@ -2,14 +2,14 @@
 
 use control_api::params::{ConfigApply, ConfigSource, ConfigUpload};
 use control_api::rpc::Request;
-use control_api::views::{Asked, ConfigExport, HistoryEntry, Uploaded};
+use control_api::views::{Asked, ConfigExport, Uploaded};
 use control_api::{ApiError, Code, method};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::core::Core;
 use super::stats::Baseline;
-use super::{change, node, services, sessions, stats};
+use super::{change, node, rollback, services, sessions, stats};
 
 /// Longest configuration that may be uploaded, bytes.
 pub const UPLOAD_MAX: usize = 64 << 20;
@@ -29,11 +29,19 @@ pub struct Caller {
     pub upload: String,
 }
 
-/// Answers a request. Every attempt to change something leaves a line in the log.
+/// Answers a request. Every attempt to change something leaves a line in the log. `None`: the answer is being made in
+/// pieces; to be asked again.
 ///
 /// # Errors
 /// The refusal.
-pub fn handle(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Value, ApiError> {
+pub fn handle(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Option<Value>, ApiError> {
+    if request.method == method::LADDR_LIST {
+        return node::laddrs(core)?.map(|list| json(Ok(list))).transpose();
+    }
+    one_piece(core, caller, request).map(Some)
+}
+
+fn one_piece(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Value, ApiError> {
     let writing = method::WRITING.contains(&request.method.as_str());
     let outcome = if writing && !caller.writes {
         let error = ApiError::new(Code::NotPermitted, format!("uid {} may read, not {}", caller.uid, request.method));
@@ -87,7 +95,6 @@ fn answer(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Val
         method::STATS_RESET => json(reset(core)),
         method::WORKER_LIST => json(Ok(node::workers(core))),
         method::PORT_LIST => json(node::ports(core)),
-        method::LADDR_LIST => json(node::laddrs(core)),
         method::NEIGH_LIST => json(Ok(node::neighbours(core, &request.params()?))),
         method::CONFIG_UPLOAD => json(upload(caller, request.params()?)),
         method::CONFIG_CHECK | method::CONFIG_DIFF => {
@@ -107,7 +114,9 @@ fn answer(core: &mut Core, caller: &mut Caller, request: &Request) -> Result<Val
             let text = config::export(&core.config());
             json(Ok(ConfigExport { generation: core.entry.generation, text }))
         }
-        method::CONFIG_HISTORY => json(Ok(history(core))),
+        method::CONFIG_HISTORY => json(Ok(rollback::history(core))),
+        method::CONFIG_CONFIRM => json(rollback::confirm(core)),
+        method::CONFIG_ROLLBACK => json(rollback::rollback(core, &request.params()?, &user)),
         other => Err(ApiError::new(Code::UnknownMethod, format!("no method \"{other}\""))),
     }
 }
@@ -146,40 +155,9 @@ fn text(caller: &mut Caller, given: Option<&String>) -> Result<String, ApiError>
     }
 }
 
-fn history(core: &Core) -> Vec<HistoryEntry> {
-    let entries = core.journal.all().into_iter().filter(|e| e.generation <= core.entry.generation);
-    let view = |e: super::journal::Entry| HistoryEntry {
-        generation: e.generation,
-        time: rfc3339(e.time),
-        user: e.user,
-        summary: e.summary,
-    };
-    entries.map(view).collect()
-}
-
-/// Seconds since 1970 as RFC 3339 in UTC (civil date from days: Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn rfc3339(seconds: u64) -> String {
-    let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}Z", time / 3600, time / 60 % 60, time % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(1_795_000_000), "2026-11-18T11:06:40Z");
-    }
 
     #[test]
     fn the_log_gets_no_files() {

@@ -1,17 +1,20 @@
 //! What survives everything: one file per generation, written and renamed before the generation is published.
 //!
-//! `STATE_DIR/journal/NUMBER.jsonl`: a line `{"checksum": …}` and a line with the [`Entry`] it is of. The highest number
-//! whose checksum is right is in force. A crash at any step leaves the generation before or this one, whole.
+//! `STATE_DIR/journal/NUMBER.jsonl`: a line with a checksum and what a list shows, and a line with the [`Entry`] it is of.
+//! The highest number whose checksum is right is in force. A crash at any step leaves the generation before or this one,
+//! whole. A list reads the first lines alone: a hundred generations of 10,000 services are a gigabyte.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use config::Config;
 use serde::{Deserialize, Serialize};
 
+use super::deadline::Deadline;
 use super::register::Register;
+use crate::failpoint::{JOURNAL, step};
 
 /// Earlier generations kept.
 pub const KEPT: usize = 100;
@@ -33,11 +36,50 @@ pub struct Entry {
     pub file_digest: String,
     /// Only removed ones were dropped: not worth keeping once it is superseded.
     pub housekeeping: bool,
+    /// It goes back by itself unless somebody confirms it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<Unconfirmed>,
     /// Everything but services, which are in the register.
     pub skeleton: Config,
     /// Services, servers, ids.
     pub register: Register,
 }
+
+/// A change on trial. Generations that follow it (edits) carry it on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconfirmed {
+    /// Generation to go back to.
+    pub back_to: u64,
+    /// Generation that was applied on trial.
+    pub applied: u64,
+    /// By when it must be confirmed.
+    pub deadline: Deadline,
+}
+
+/// What a list shows of a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Number.
+    pub generation: u64,
+    /// Seconds since 1970.
+    pub time: u64,
+    /// Who.
+    pub user: String,
+    /// What.
+    pub summary: String,
+    /// See [`Entry::housekeeping`].
+    pub housekeeping: bool,
+}
+
+impl From<&Entry> for Head {
+    fn from(e: &Entry) -> Self {
+        let (user, summary) = (e.user.clone(), e.summary.clone());
+        Self { generation: e.generation, time: e.time, user, summary, housekeeping: e.housekeeping }
+    }
+}
+
+/// Longest first line that is believed, bytes.
+const HEAD_MAX: u64 = 64 << 10;
 
 /// Format written.
 pub const FORMAT: u32 = 1;
@@ -61,8 +103,12 @@ pub struct JournalError {
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
-struct Checksum {
+struct First {
+    /// Of the second line.
     checksum: String,
+    /// Absent in journals of earlier builds.
+    #[serde(default)]
+    head: Option<Head>,
 }
 
 /// The folder of generations.
@@ -105,16 +151,30 @@ impl Journal {
         })
     }
 
-    /// All generations kept, oldest first; damaged ones left out.
+    /// What a list shows of the generations kept, oldest first; those without a readable first line are left out.
     #[must_use]
-    pub fn all(&self) -> Vec<Entry> {
-        self.numbers().into_iter().filter_map(|number| self.read(number).ok()).collect()
+    pub fn heads(&self) -> Vec<Head> {
+        self.numbers().into_iter().filter_map(|number| self.head(number)).collect()
     }
 
-    fn read(&self, number: u64) -> Result<Entry, String> {
+    fn head(&self, number: u64) -> Option<Head> {
+        let mut line = String::new();
+        let file = File::open(self.path(number)).ok()?;
+        BufReader::new(file.take(HEAD_MAX)).read_line(&mut line).ok()?;
+        let First { head, .. } = serde_json::from_str(&line).ok()?;
+        // Of an earlier build: the whole of it must be read.
+        let head = head.or_else(|| self.read(number).ok().as_ref().map(Head::from));
+        head.filter(|h| h.generation == number)
+    }
+
+    /// The generation `number`, whole.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn read(&self, number: u64) -> Result<Entry, String> {
         let text = fs::read_to_string(self.path(number)).map_err(|e| e.to_string())?;
         let (first, text) = text.split_once('\n').ok_or("no second line")?;
-        let Checksum { checksum } = serde_json::from_str(first).map_err(|e| e.to_string())?;
+        let First { checksum, .. } = serde_json::from_str(first).map_err(|e| e.to_string())?;
         let sum = config::digest(text.as_bytes());
         if sum != checksum {
             return Err(format!("checksum is {sum}, written as {checksum}"));
@@ -150,14 +210,24 @@ impl Journal {
         let fail = |what, source| JournalError { path: path.clone(), what, source };
         let invalid = |e: serde_json::Error| fail("cannot encode", std::io::Error::other(e));
         let body = serde_json::to_string(entry).map_err(invalid)? + "\n";
-        let checksum = Checksum { checksum: config::digest(body.as_bytes()) };
-        let text = serde_json::to_string(&checksum).map_err(invalid)? + "\n" + &body;
+        let first = First { checksum: config::digest(body.as_bytes()), head: Some(entry.into()) };
+        let text = serde_json::to_string(&first).map_err(invalid)? + "\n" + &body;
         let store = || -> std::io::Result<()> {
+            step(JOURNAL);
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
-            file.write_all(text.as_bytes())?;
+            step(JOURNAL);
+            let (half, rest) = text.as_bytes().split_at(text.len() / 2);
+            file.write_all(half)?;
+            step(JOURNAL);
+            file.write_all(rest)?;
+            step(JOURNAL);
             file.sync_all()?;
+            step(JOURNAL);
             fs::rename(&temporary, &path)?;
-            File::open(&self.folder)?.sync_all()
+            step(JOURNAL);
+            File::open(&self.folder)?.sync_all()?;
+            step(JOURNAL);
+            Ok(())
         };
         store().map_err(|source| {
             let _ = fs::remove_file(&temporary);
@@ -165,11 +235,11 @@ impl Journal {
         })
     }
 
-    /// Drops what is older than [`KEPT`] generations, and housekeeping other than `current`.
-    pub fn prune(&self, current: u64, superseded_housekeeping: Option<u64>) {
+    /// Drops what is older than [`KEPT`] generations, and superseded housekeeping; never one of `needed`.
+    pub fn prune(&self, needed: &[u64], superseded_housekeeping: Option<u64>) {
         let numbers = self.numbers();
         let old = numbers.iter().rev().skip(KEPT + 1).copied();
-        for number in old.chain(superseded_housekeeping).filter(|n| *n != current) {
+        for number in old.chain(superseded_housekeeping).filter(|n| !needed.contains(n)) {
             let _ = fs::remove_file(self.path(number));
         }
     }
@@ -208,6 +278,7 @@ mod tests {
             summary: "test".into(),
             file_digest: "d".into(),
             housekeeping: false,
+            unconfirmed: None,
             skeleton: Config { services: Vec::new(), ..config },
             register,
         }
@@ -241,10 +312,28 @@ mod tests {
         }
         fs::write(journal.folder.join("x.tmp"), "half").unwrap();
         let journal = Journal::open(folder.path()).unwrap();
-        journal.prune(KEPT as u64 + 5, Some(50));
+        journal.prune(&[KEPT as u64 + 5, 3], Some(50));
         let numbers = journal.numbers();
-        assert_eq!((numbers.first(), numbers.len()), (Some(&5), KEPT));
+        assert_eq!((&numbers[..2], numbers.len()), (&[3, 5][..], KEPT + 1), "3 is needed: somebody goes back to it");
         assert!(journal.names(".tmp").is_empty() && !numbers.contains(&50));
+    }
+
+    #[test]
+    fn a_list_needs_the_first_lines_alone_and_reads_those_of_earlier_builds() {
+        let folder = Folder::new("journal-heads");
+        let journal = Journal::open(folder.path()).unwrap();
+        (1..=3).for_each(|generation| journal.write(&entry(generation)).unwrap());
+        let whole = fs::read_to_string(journal.path(2)).unwrap();
+        let (first, body) = whole.split_once('\n').unwrap();
+        fs::write(journal.path(1), first.replace("\"generation\":2", "\"generation\":1") + "\n{ not read").unwrap();
+        // As it was written before there were heads.
+        let old: serde_json::Value = serde_json::from_str(first).unwrap();
+        fs::write(journal.path(2), format!("{}\n{body}", serde_json::json!({"checksum": old["checksum"]}))).unwrap();
+        fs::write(journal.path(4), "x".repeat(100)).unwrap();
+        let heads = journal.heads();
+        assert_eq!(heads.iter().map(|h| h.generation).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!((heads[1].user.as_str(), heads[1].summary.as_str()), ("root", "test"));
+        assert_eq!(journal.newest().unwrap().generation, 3);
     }
 
     #[test]

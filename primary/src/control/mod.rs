@@ -6,17 +6,22 @@
 mod admin;
 mod change;
 mod core;
+mod deadline;
 mod dispatch;
 mod facts;
 mod journal;
 mod neighbour;
 mod node;
+mod pass;
 mod peers;
 mod plan;
 mod register;
 mod rings;
+mod rollback;
 mod services;
 mod sessions;
+#[cfg(test)]
+mod size_tests;
 mod start;
 mod stats;
 mod targets;
@@ -24,6 +29,9 @@ mod targets;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod time;
+#[cfg(test)]
+mod trial_tests;
 mod watch;
 
 use std::path::PathBuf;
@@ -124,6 +132,7 @@ fn serve(args: ControlArgs) -> Result<(), ControlError> {
         return Err(ControlError::Ports { found: args.ports.len(), wanted: config.ports.len() });
     }
     say_differences(&chosen);
+    config::not_used(config).iter().for_each(|warning| log::warn!("{warning}"));
     let (run_dir, socket) = (config.node.run_dir(), config.node.socket());
     let tables = open_tables(config)?;
     let mut core = Core::open(chosen, args.config_path, &args.ports, tables, Box::new(machine))?;

@@ -2,6 +2,9 @@
 //! arguments; `rings` moves them.
 //!
 //! Asked are the configured (gateways and servers on connected networks, always kept fresh) and whom workers need.
+//! Kept are the configured and whom sessions use: a worker asks only for whom it does not know, so what is in use is found
+//! by passes over the sessions ([`Neighbourhood::in_use`]). Others are given up when nobody has wanted them for longer than
+//! any session may be idle.
 //! Believed are answers to questions, from the address asked, to us. Whatever else a configured neighbour says about its
 //! MAC makes us ask: the answer counts (RFC 5227's caution, and what keeps a forged announcement from being believed).
 
@@ -72,7 +75,7 @@ struct Entry {
     pinned: bool,
     tries: u32,
     next_ms: u64,
-    /// A worker asked for it, or it came into the configuration.
+    /// A worker asked for it, a session was seen to use it, or it came into the configuration.
     wanted_ms: u64,
     /// A question is out: the next answer is believed.
     asked: bool,
@@ -86,6 +89,8 @@ pub struct Neighbourhood {
     entries: HashMap<u16, Entry>,
     due: BTreeSet<(u64, u16)>,
     keep_ms: u64,
+    /// When the last whole pass over the sessions began; `u64::MAX`: nobody looks, what workers ask for is all that is known.
+    pass_ms: u64,
 }
 
 impl Neighbourhood {
@@ -93,7 +98,8 @@ impl Neighbourhood {
     /// nobody asks for are kept at least so long (the longest session timeout).
     #[must_use]
     pub fn new(learner: Learner, ports: Vec<PortNet>, keep_ms: u64, now_ms: u64) -> Self {
-        let mut this = Self { learner, ports, entries: HashMap::new(), due: BTreeSet::new(), keep_ms };
+        let mut this =
+            Self { learner, ports, entries: HashMap::new(), due: BTreeSet::new(), keep_ms, pass_ms: u64::MAX };
         let table = this.learner.table().clone();
         for (number, row) in (0_u16..).zip(table.rows.iter()).skip(1) {
             let r = std::sync::atomic::Ordering::Relaxed;
@@ -111,6 +117,32 @@ impl Neighbourhood {
             this.entries.insert(number, entry);
         }
         this
+    }
+
+    /// The sessions are looked through for who is in use; nobody is given up before the first pass is done.
+    pub fn sessions_are_looked_through(&mut self) {
+        self.pass_ms = 0;
+    }
+
+    /// A session uses the row `number`, given out under `tag`.
+    pub fn in_use(&mut self, number: u16, tag: u8, now_ms: u64) {
+        if number != 0
+            && let Some(entry) = self.entries.get_mut(&number)
+            && entry.wanted_ms != now_ms
+            && self.learner.table().hop(number).tag() == tag
+        {
+            entry.wanted_ms = now_ms;
+        }
+    }
+
+    /// A pass over all sessions that began at `began_ms` is done: who was not in use then is not.
+    pub fn pass_done(&mut self, began_ms: u64) {
+        self.pass_ms = began_ms;
+    }
+
+    /// Has nobody wanted it for longer than any session lives, and does no session use it?
+    fn unwanted(&self, entry: &Entry, now_ms: u64) -> bool {
+        !entry.pinned && entry.wanted_ms + self.keep_ms < now_ms && entry.wanted_ms < self.pass_ms
     }
 
     /// Are answers awaited? (Then the rings are looked at more often.)
@@ -182,8 +214,7 @@ impl Neighbourhood {
         match self.learner.row(ip, port) {
             Ok(number) => Ok(number),
             Err(error) => {
-                let stale = |e: &Entry| !e.pinned && e.wanted_ms + self.keep_ms < now_ms;
-                let entries = self.entries.iter().filter(|(_, e)| stale(e));
+                let entries = self.entries.iter().filter(|(_, e)| self.unwanted(e, now_ms));
                 let oldest = entries.min_by_key(|(_, e)| e.wanted_ms).map(|(number, _)| *number);
                 self.forget(oldest.ok_or(error)?);
                 self.learner.row(ip, port)
@@ -222,6 +253,7 @@ impl Neighbourhood {
     /// Handles one neighbour whose time has come; when to look at it again, `None`: never.
     fn due_now(&mut self, number: u16, now_ms: u64, send: &mut impl FnMut(&Question) -> bool) -> Option<u64> {
         let known = self.learner.table().hop(number);
+        let unwanted = self.entries.get(&number).is_some_and(|entry| self.unwanted(entry, now_ms));
         let entry = self.entries.get_mut(&number)?;
         let waits = if known.resolved() { PROBES as usize } else { FIRST_WAITS.len() };
         if entry.tries as usize >= waits {
@@ -231,12 +263,12 @@ impl Neighbourhood {
             if entry.pinned {
                 return Some(now_ms + RETRY_MS);
             }
-            return (entry.wanted_ms + self.keep_ms > now_ms).then_some(now_ms + self.keep_ms);
+            return (!unwanted).then_some(now_ms + self.keep_ms);
         }
         let unicast = (known.resolved() && entry.tries == 0).then(|| Mac(known.mac()));
         let question = self.ports.get(usize::from(entry.port)).and_then(|p| question(p, entry, unicast))?;
-        if !entry.pinned && entry.tries == 0 && entry.wanted_ms + self.keep_ms < now_ms {
-            return None; // Nobody asked for it for longer than any session lives.
+        if unwanted && entry.tries == 0 {
+            return None;
         }
         if !send(&question) {
             return Some(now_ms + NO_SENDER_MS);
@@ -437,5 +469,72 @@ mod tests {
         // Nobody asks for them for longer than a session lives: rows come free by themselves.
         questions(&mut n, 5200, 200_000);
         assert_eq!(table.head.used.load(Ordering::Relaxed), 0);
+    }
+
+    /// An hour of sessions with one client: it is asked in time, never unresolved, and keeps its row. One that no session
+    /// uses any more goes, also one that would answer.
+    #[test]
+    fn who_is_in_use_is_asked_again_and_kept_for_as_long_as_it_is() {
+        let table = Neighbours::anonymous(64).unwrap();
+        let mut n = neighbourhood(&table, 0);
+        n.sessions_are_looked_through();
+        let other = CLIENT + 1;
+        n.requested(CLIENT, 0, 1);
+        n.requested(other, 0, 1);
+        let (mut asked, mut row, mut other_gone) = (0_u32, None, None);
+        for now in 1..3_600_000_u64 {
+            let mut questions = Vec::new();
+            if now % 15 == 1 {
+                n.step(now, |q| {
+                    questions.push(packet::arp::parse(&q.frame[14..]).unwrap().target_ip);
+                    true
+                });
+            }
+            for ip in questions {
+                asked += u32::from(ip == CLIENT);
+                n.heard(0, &answer(Operation::Reply, ip, PEER, MAC), now);
+            }
+            if now % 5000 == 0 {
+                // Control looks through the sessions: one, of CLIENT, idle or not.
+                let (number, hop) = table.find(ip4(CLIENT), 0).unwrap_or_else(|| panic!("forgotten after {now} ms"));
+                assert!(hop.resolved(), "unresolved after {now} ms");
+                assert_eq!(*row.get_or_insert((number, hop.tag())), (number, hop.tag()), "another row after {now} ms");
+                n.in_use(number, hop.tag(), now);
+                n.in_use(number + 1, hop.tag() + 9, now); // A session of a recycled row.
+                n.pass_done(now);
+            }
+            if other_gone.is_none() && table.find(ip4(other), 0).is_none() && now > 10 {
+                other_gone = Some(now);
+            }
+        }
+        assert!((120..=150).contains(&asked), "asked {asked} times in an hour");
+        assert!(other_gone.is_some_and(|at| (60_000..120_000).contains(&at)), "not in use: {other_gone:?}");
+        // Its last session ends.
+        for now in 3_600_000..3_760_000 {
+            if now % 15 == 1 {
+                n.step(now, |_| true);
+            }
+            if now % 5000 == 0 {
+                n.pass_done(now);
+            }
+        }
+        assert_eq!(table.head.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn nobody_is_given_up_before_a_pass_has_looked_for_who_uses_it() {
+        let table = Neighbours::anonymous(8).unwrap();
+        let mut n = neighbourhood(&table, 0);
+        n.sessions_are_looked_through();
+        n.requested(CLIENT, 0, 1000);
+        questions(&mut n, 1000, 1001);
+        n.heard(0, &answer(Operation::Reply, CLIENT, PEER, MAC), 1001);
+        // Long after: the pass that is under way has not come to its session yet.
+        n.pass_done(900);
+        questions(&mut n, 1002, 200_000);
+        assert!(table.find(ip4(CLIENT), 0).is_some());
+        n.pass_done(150_000);
+        questions(&mut n, 200_000, 400_000);
+        assert!(table.find(ip4(CLIENT), 0).is_none());
     }
 }

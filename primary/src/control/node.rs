@@ -175,8 +175,8 @@ fn mac_text(word: u64) -> String {
 ///
 /// # Errors
 /// Counters that change too fast to be read.
-pub fn laddrs(core: &Core) -> Result<Vec<Laddr>, ApiError> {
-    let used = sessions::by_local(&core.tables.slots);
+pub fn laddrs(core: &mut Core) -> Result<Option<Vec<Laddr>>, ApiError> {
+    let Some(used) = core.locals_use.recent(now_ms()) else { return Ok(None) };
     let mut misses = 0;
     for slot in &core.tables.slots {
         misses += stats::read(slot)?.dropped(DropReason::NoPort);
@@ -201,7 +201,7 @@ pub fn laddrs(core: &Core) -> Result<Vec<Laddr>, ApiError> {
             removed: entry.removed,
         }
     };
-    Ok(core.entry.register.locals.iter().map(view).collect())
+    Ok(Some(core.entry.register.locals.iter().map(view).collect()))
 }
 
 /// Neighbours in one page.

@@ -13,14 +13,21 @@ use std::time::Duration;
 use shm_layout::clock::now_ms;
 use shm_layout::limits::RING_FRAME_MAX;
 use shm_layout::ring::{Args, RecordKind};
+use shm_layout::session::flag;
 use shm_layout::slot::Slot;
 
 use super::neighbour::{Neighbourhood, Question};
+use super::pass::Pass;
 
 /// A worker whose last loop is older takes no questions: they would only wait in its ring.
 const ALIVE_MS: u64 = 1000;
 /// Records taken from one ring before the others have their turn.
 const RECORDS: usize = 64;
+
+/// Sessions looked at in one turn for the neighbours they use.
+const SESSIONS: usize = 8192;
+/// Pause between two passes over the sessions, ms.
+const PASS_MS: u64 = 5000;
 
 /// What the rest of control wants of the rings.
 #[derive(Debug)]
@@ -53,10 +60,13 @@ impl Rings {
     ///
     /// # Errors
     /// The kernel gives no thread.
-    pub fn start(slots: Vec<SlotRings>, neighbours: Neighbourhood) -> std::io::Result<Self> {
+    pub fn start(slots: Vec<SlotRings>, mut neighbours: Neighbourhood) -> std::io::Result<Self> {
         let (orders, inbox) = sync_channel(64);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut worker = Turn { slots, neighbours, buffer: Box::new([0; RING_FRAME_MAX]) };
+        neighbours.sessions_are_looked_through();
+        let tables = slots.iter().map(|entry| entry.slot.clone()).collect();
+        let look = Look { tables, pass: Pass::default(), began_ms: now_ms() };
+        let mut worker = Turn { slots, neighbours, look, buffer: Box::new([0; RING_FRAME_MAX]) };
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("rings".into()).spawn(move || worker.run(&inbox, &stopped))?;
         Ok(Self { orders: Some(orders), thread: Some(thread), stop })
@@ -87,9 +97,39 @@ impl Drop for Rings {
     }
 }
 
+/// The pass over the sessions that finds which neighbours are in use.
+struct Look {
+    tables: Vec<Slot>,
+    pass: Pass,
+    began_ms: u64,
+}
+
+impl Look {
+    fn go_on(&mut self, neighbours: &mut Neighbourhood, now: u64) {
+        if self.began_ms > now {
+            return; // The next one is not due.
+        }
+        let tables = &self.tables;
+        let done = self.pass.go_on(tables, SESSIONS, |slot, record| {
+            let Some(row) = tables[slot].sessions.get(record as usize) else { return };
+            // Relaxed: a session that begins or ends this moment is seen right by the next pass, which is soon enough.
+            let r = Ordering::Relaxed;
+            if row.flags.load(r) & flag::INDEXED != 0 {
+                neighbours.in_use(row.client_hop.load(r), row.client_hop_tag.load(r), now);
+                neighbours.in_use(row.server_hop.load(r), row.server_hop_tag.load(r), now);
+            }
+        });
+        if done {
+            neighbours.pass_done(self.began_ms);
+            (self.pass, self.began_ms) = (Pass::default(), now + PASS_MS);
+        }
+    }
+}
+
 struct Turn {
     slots: Vec<SlotRings>,
     neighbours: Neighbourhood,
+    look: Look,
     buffer: Box<[u8; RING_FRAME_MAX]>,
 }
 
@@ -98,6 +138,7 @@ impl Turn {
         while !stop.load(Ordering::Relaxed) {
             let now = now_ms();
             self.take(now);
+            self.look.go_on(&mut self.neighbours, now);
             let slots = &self.slots;
             self.neighbours.step(now, |question| send(slots, question, now));
             let pause = Duration::from_millis(if self.neighbours.waiting() { 2 } else { 15 });

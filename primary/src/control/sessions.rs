@@ -1,7 +1,7 @@
-//! `session list`, `count`, `kill`; and what else is found by reading all sessions. Read-only: torn records are skipped.
+//! `session list`, `count`, `kill`. Read-only: torn records are skipped.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering::Relaxed;
 
 use arch::HashKey;
@@ -16,12 +16,13 @@ use shm_layout::published::{load_name, protocol};
 use shm_layout::slot::Slot;
 
 use super::core::Core;
+use super::pass::used;
 use super::rings::Order;
 
 /// Sessions in one page.
 const PAGE: usize = 1000;
 /// Records looked at for one page: a filter that matches little must not keep other clients waiting.
-const RECORDS: usize = 1_000_000;
+const RECORDS: usize = 100_000;
 
 /// An address, with or without port.
 #[derive(Debug, Clone, Copy)]
@@ -96,11 +97,6 @@ fn state(word: &str) -> Result<&'static str, ApiError> {
         let all: Vec<_> = known.collect();
         ApiError::new(Code::InvalidParams, format!("no state \"{word}\"")).hint(format!("one of {}", all.join(", ")))
     })
-}
-
-/// Records of a slot that were ever used.
-fn used(slot: &Slot) -> u32 {
-    slot.table.fresh.load(Relaxed).min(u32::try_from(slot.sessions.len()).unwrap_or(u32::MAX))
 }
 
 fn view(session: &Record, slot: &Slot, worker: Option<String>, service: Option<String>, now: u64) -> Session {
@@ -197,32 +193,4 @@ pub fn kill(core: &Core, params: &SessionKill) -> Result<Asked, ApiError> {
         return Err(ApiError::new(Code::Busy, "the slots are behind with earlier orders").hint("try again"));
     }
     Ok(Asked { slots: u32::try_from(core.tables.slots.len()).unwrap_or(u32::MAX) })
-}
-
-/// Local addresses that sessions use.
-#[must_use]
-pub fn locals_in_use(slots: &[Slot]) -> HashSet<IpAddr> {
-    let mut found = HashSet::new();
-    for session in all(slots) {
-        found.insert(session.local_ip);
-    }
-    found.into_iter().map(|ip| IpAddr::V4(Ipv4Addr::from_bits(ip))).collect()
-}
-
-/// Sessions by local address and server.
-#[must_use]
-pub fn by_local(slots: &[Slot]) -> HashMap<u32, HashMap<SocketAddr, u64>> {
-    let mut found: HashMap<u32, HashMap<SocketAddr, u64>> = HashMap::new();
-    for s in all(slots) {
-        let server = SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(s.server_ip)), s.server_port);
-        *found.entry(s.local_ip).or_default().entry(server).or_default() += 1;
-    }
-    found
-}
-
-fn all(slots: &[Slot]) -> impl Iterator<Item = Record> {
-    slots.iter().flat_map(|slot| {
-        let reader = SessionReader::new(slot.clone(), HashKey::new([0; 32]));
-        (0..used(slot)).filter_map(move |record| reader.get(record))
-    })
 }

@@ -115,6 +115,7 @@ mod tests {
             summary: String::new(),
             file_digest: first.digest,
             housekeeping: false,
+            unconfirmed: None,
             skeleton: Config { services: Vec::new(), ..edited.clone() },
             register,
         };

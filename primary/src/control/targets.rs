@@ -11,6 +11,7 @@ use shm_layout::neighbours::from_std;
 use shm_layout::published::store_name;
 
 use super::register::{Register, Removal};
+use crate::failpoint::{PUBLISH, step};
 
 /// The writer of targets.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ impl Targets {
         let sequence = head.targets_sequence.load(Relaxed) | 1; // Odd already if a writer died here.
         head.targets_sequence.store(sequence, Release);
         std::sync::atomic::fence(Release); // The rows below are not stored before the odd number.
+        step(PUBLISH);
         let mut rows = self.board.targets.iter();
         let mut count = 0_u64;
         for entry in register.services.iter().filter(|s| !s.removed) {
@@ -66,6 +68,7 @@ impl Targets {
                 count += 1;
             }
         }
+        step(PUBLISH);
         head.targets.store(count, Relaxed);
         head.generation.store(generation, Relaxed);
         head.targets_sequence.store(sequence + 1, Release);

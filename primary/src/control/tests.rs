@@ -36,46 +36,73 @@ use super::*;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// Tables and folder outlive the control that runs on them.
-struct Appliance {
-    folder: Folder,
-    published: Published,
-    neighbours: Neighbours,
-    slots: Vec<Slot>,
-    board: Board,
+pub struct Appliance {
+    text: String,
+    pub folder: Folder,
+    pub published: Published,
+    pub neighbours: Neighbours,
+    pub slots: Vec<Slot>,
+    pub board: Board,
+}
+
+/// Sizes of the tables, and more services than the usual two, as TOML.
+pub struct Sizes {
+    pub sessions: u64,
+    pub services: u64,
+    pub servers: u64,
+    pub more: String,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { sessions: 1024, services: 16, servers: 64, more: String::new() }
+    }
 }
 
 /// A control at work in a thread.
-struct Running {
+pub struct Running {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    socket: PathBuf,
+    pub socket: PathBuf,
 }
 
 impl Appliance {
-    fn new() -> Self {
-        let geometry = SlotGeometry { slot: 0, slots: 2, sessions: 1024, servers: 64, services: 16, extensions: 0 };
+    pub fn new() -> Self {
+        Self::sized(&Sizes::default())
+    }
+
+    pub fn sized(sizes: &Sizes) -> Self {
+        let Sizes { sessions, services, servers, more } = sizes;
+        let (services, servers) = (*services, *servers);
+        let geometry = SlotGeometry { slot: 0, slots: 2, sessions: *sessions, servers, services, extensions: 0 };
         let slots = (0..2).map(|slot| Slot::anonymous(SlotGeometry { slot, ..geometry }, false).unwrap());
+        let folder = Folder::new("whole");
+        let at = folder.path().display();
+        let text = TOML
+            .replace("[node]\n", &format!("[node]\nrun_dir = \"{at}\"\nstate_dir = \"{at}/state\"\n"))
+            .replace("services = 16", &format!("services = {services}"))
+            .replace("real_servers = 64", &format!("real_servers = {servers}"));
         let this = Self {
-            folder: Folder::new("whole"),
-            published: Published::anonymous(PublishedGeometry { services: 16, servers: 64 }).unwrap(),
+            text: text + more,
+            folder,
+            published: Published::anonymous(PublishedGeometry { services, servers }).unwrap(),
             neighbours: Neighbours::anonymous(64).unwrap(),
             slots: slots.collect(),
-            board: Board::anonymous(64, 16).unwrap(),
+            board: Board::anonymous(servers, services).unwrap(),
         };
         this.write(&this.text());
         this
     }
 
-    fn text(&self) -> String {
-        let folder = self.folder.path().display();
-        TOML.replace("[node]\n", &format!("[node]\nrun_dir = \"{folder}\"\nstate_dir = \"{folder}/state\"\n"))
+    pub fn text(&self) -> String {
+        self.text.clone()
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("lb.toml")
     }
 
-    fn write(&self, text: &str) {
+    pub fn write(&self, text: &str) {
         std::fs::write(self.path(), text).unwrap();
     }
 
@@ -88,7 +115,7 @@ impl Appliance {
         }
     }
 
-    fn core(&self) -> Core {
+    pub fn core(&self) -> Core {
         let facts = PortFacts {
             device: 0,
             mac: MAC,
@@ -106,7 +133,7 @@ impl Appliance {
         core
     }
 
-    fn start(self: &Arc<Self>) -> Running {
+    pub fn start(self: &Arc<Self>) -> Running {
         let (this, stop) = (Arc::clone(self), Arc::new(AtomicBool::new(false)));
         let socket = self.folder.path().join("control.sock");
         let (stopped, path) = (Arc::clone(&stop), socket.clone());
@@ -126,7 +153,7 @@ impl Appliance {
     }
 
     /// Makes this process the owner of both slots, with the generation in force.
-    fn serve(&self) {
+    pub fn serve(&self) {
         for slot in &self.slots {
             assert!(slot.owner.claim(slot.owner.owner(), Process::this()));
             slot.pulse.heartbeat_ms.store(now_ms(), SeqCst);
@@ -134,26 +161,26 @@ impl Appliance {
         }
     }
 
-    fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.published.current().unwrap().number
     }
 
-    fn admin_of(&self, id: u32) -> Option<u8> {
+    pub fn admin_of(&self, id: u32) -> Option<u8> {
         self.published.server(self.published.current().unwrap(), id).map(|m| m.admin.load(Relaxed))
     }
 }
 
 impl Running {
-    fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         Client::connect(&self.socket, Duration::from_secs(10)).unwrap()
     }
-    fn call<T: DeserializeOwned>(&self, method: &str, params: &impl Serialize) -> T {
+    pub fn call<T: DeserializeOwned>(&self, method: &str, params: &impl Serialize) -> T {
         self.client().call(method, params).unwrap_or_else(|e| panic!("{method}: {e}"))
     }
-    fn refused(&self, method: &str, params: &impl Serialize) -> control_api::ApiError {
+    pub fn refused(&self, method: &str, params: &impl Serialize) -> control_api::ApiError {
         self.client().call::<Value>(method, params).unwrap_err().into_api()
     }
-    fn rs(&self) -> Vec<Rs> {
+    pub fn rs(&self) -> Vec<Rs> {
         self.client().list(method::RS_LIST, &RsList::default(), None).unwrap()
     }
 }
@@ -170,7 +197,7 @@ impl Drop for Running {
     }
 }
 
-fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !is() {
         assert!(Instant::now() < end, "never: {what}");
@@ -178,7 +205,7 @@ fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-fn name(service: &str, rs: &str) -> RsName {
+pub fn name(service: &str, rs: &str) -> RsName {
     RsName { service: service.into(), rs: rs.into() }
 }
 
@@ -282,7 +309,7 @@ fn files_are_checked_compared_applied_whole_or_not_at_all() {
     let control = appliance.start();
     let apply = |text: &str, dry_run| {
         let file = appliance.path().display().to_string();
-        ConfigApply { file, text: Some(text.into()), dry_run }
+        ConfigApply { file, text: Some(text.into()), dry_run, confirm_ms: None }
     };
     let before = appliance.published.root.current.load(Relaxed);
     let wrong =
@@ -303,10 +330,15 @@ fn files_are_checked_compared_applied_whole_or_not_at_all() {
     appliance.write(&large);
     client.upload(&large).unwrap();
     let file = appliance.path().display().to_string();
-    let applied: Applied =
-        client.call(method::CONFIG_APPLY, &ConfigApply { file: file.clone(), text: None, dry_run: false }).unwrap();
+    let applied: Applied = client
+        .call(method::CONFIG_APPLY, &ConfigApply { file: file.clone(), text: None, dry_run: false, confirm_ms: None })
+        .unwrap();
     assert_eq!((applied.generation, applied.changes.len()), (2, 1));
-    assert!(client.call::<Applied>(method::CONFIG_APPLY, &ConfigApply { file, text: None, dry_run: false }).is_err());
+    assert!(
+        client
+            .call::<Applied>(method::CONFIG_APPLY, &ConfigApply { file, text: None, dry_run: false, confirm_ms: None })
+            .is_err()
+    );
     // What is exported is what is in force.
     let export: ConfigExport = control.client().get(method::CONFIG_EXPORT).unwrap();
     let again: Applied = control.call(method::CONFIG_APPLY, &apply(&export.text, false));

@@ -5,6 +5,7 @@
 //! as libtest's. Logs of failed tests stay in `target/e2e-logs/TEST`.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod board;
 mod changes;
 mod configuration;
@@ -19,6 +20,7 @@ mod restart;
 mod rig_itself;
 mod shapes;
 mod supervise;
+mod trial;
 mod upgrade;
 
 use std::time::Duration;
@@ -57,6 +59,11 @@ const TESTS: &[Test] = &[
     test("health::board_overwritten", 120, board::overwritten),
     test("changes::under_traffic", 180, changes::under_traffic),
     test("changes::drain_disable_del", 120, changes::drain_disable_del),
+    test("trial::goes_back_unless_confirmed", 120, trial::goes_back_unless_confirmed),
+    test("trial::killed_at_every_step", 240, trial::killed_at_every_step),
+    test("admin::peer_credentials", 60, admin::peer_credentials),
+    test("admin::all_places_taken", 60, admin::all_places_taken),
+    test("admin::hostile_clients", 120, admin::hostile_clients),
     test("faults::control_killed", 120, faults::control_killed),
     test("faults::second_primary_refused", 60, faults::second_primary_refused),
     test("faults::second_worker_refused", 60, faults::second_worker_refused),
