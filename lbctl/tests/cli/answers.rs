@@ -80,13 +80,13 @@ pub fn workers() -> Value {
     let slot = |slot: u32, heartbeat_ms: u64| {
         json!({
             "slot": slot, "cpu": slot, "heartbeat_ms": heartbeat_ms, "busy_ratio": 0.375, "sessions": 12,
-            "generation": 4, "quarantined": 0
+            "generation": 4, "quarantined": 0, "deaths": 0, "last_packets": []
         })
     };
     json!([
-        { "zone": 0, "lane": "a", "pid": 4711, "version": "0.1.0", "state": "serving", "slots": [slot(0, 0)] },
-        { "zone": 1, "lane": "b", "pid": 4712, "version": "0.1.0", "state": "dead", "slots": [slot(1, 65_000)] },
-        { "zone": 2, "lane": "a", "pid": 4713, "version": "0.1.0", "state": "attaching", "slots": [] },
+        { "zone": 0, "lane": "a", "pid": 4711, "version": "0.1.0", "state": "serving", "slots": [slot(0, 0)], "degraded": null },
+        { "zone": 1, "lane": "b", "pid": 4712, "version": "0.1.0", "state": "dead", "slots": [slot(1, 65_000)], "degraded": null },
+        { "zone": 2, "lane": "a", "pid": 4713, "version": "0.1.0", "state": "attaching", "slots": [], "degraded": null },
     ])
 }
 

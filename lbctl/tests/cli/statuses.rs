@@ -88,7 +88,7 @@ fn wrong_usage() {
 
 #[test]
 fn what_is_not_there_yet_does_not_pretend() {
-    let later = ["worker upgrade 0", "explain tcp 192.0.2.7:1 10.0.0.100:80", "trace", "capture", "doctor", "top"];
+    let later = ["explain tcp 192.0.2.7:1 10.0.0.100:80", "trace", "capture", "doctor", "top"];
     for command in later {
         let ran = run(&[], command);
         assert!(ran.code == 2 && ran.err.contains("is not in this version"), "{command}: {ran:?}");
