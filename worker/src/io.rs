@@ -61,7 +61,17 @@ fn queue(from: &mut Ledger<'_>, place: usize, tx: &mut Ledger<'_>, end: &mut usi
 impl Io for DpdkIo {
     #[inline]
     fn receive(&mut self) -> usize {
+        #[cfg(feature = "failpoints")]
+        if crate::faults::deaf() {
+            return 0;
+        }
         let count = self.rx_queue.burst(&mut self.rx);
+        #[cfg(feature = "failpoints")]
+        for place in 0..count {
+            if let Some(packet) = self.rx.get(place) {
+                crate::faults::frame(packet.into_data());
+            }
+        }
         for place in 0..count {
             self.rx.prefetch_header(place);
         }

@@ -13,6 +13,8 @@ use links::LinkError;
 
 mod attach;
 mod error;
+#[cfg(feature = "failpoints")]
+mod faults;
 mod futex;
 mod io;
 mod keeper;

@@ -153,6 +153,8 @@ impl Thread<'_> {
         let mut empty = 0;
         let mut turns = 0;
         let mut now = clock::now_ns();
+        #[cfg(feature = "failpoints")]
+        let began = Instant::now();
         while !self.common.stop.load(Ordering::Relaxed) {
             // Relaxed, here and below: each word is a clock or a count, true by itself, with one writer.
             if self.pulse.mail.load(Ordering::Acquire) {
@@ -165,6 +167,8 @@ impl Thread<'_> {
                 self.idle();
                 now = clock::now_ns();
             }
+            #[cfg(feature = "failpoints")]
+            crate::faults::turn(began);
             let mut packets = 0;
             let mut wanted = false;
             for one in &mut self.work {

@@ -83,6 +83,8 @@ pub fn server_down_and_up(ctx: &mut Ctx) -> Result<()> {
 pub fn without_control(ctx: &mut Ctx) -> Result<()> {
     let mut rig = ctx.rig()?;
     rig.start()?;
+    // The last good state: next hops of client and servers are known. Who is new on the link needs control.
+    requests(&rig, 100)?;
     let first = rig.appliance.control_pid()?;
     let primary = rig.appliance.primary.as_ref().map_or(0, tests::daemon::Daemon::pid);
     let over = Arc::new(AtomicBool::new(false));

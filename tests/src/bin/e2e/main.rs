@@ -72,6 +72,8 @@ const TESTS: &[Test] = &[
     test("upgrade::successor_killed_on_trial", 120, upgrade::successor_killed_on_trial),
     test("upgrade::by_lbctl", 120, upgrade::by_lbctl),
     test("upgrade::stopped_worker_is_killed", 120, upgrade::stopped_worker_is_killed),
+    test("upgrade::bad_successors", 120, upgrade::bad_successors),
+    test("upgrade::other_layouts", 120, upgrade::other_layouts),
     test("upgrade::orphans_are_adopted", 120, upgrade::orphans_are_adopted),
     test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
     test("crash::workers_killed_under_load", 240, crash::workers_killed_under_load),

@@ -164,3 +164,82 @@ fn pid_of(workers: &[tests::views::Worker], zone: u32) -> Result<u32> {
     let serving = workers.iter().find(|w| w.zone == zone && w.state == "serving" && !w.slots.is_empty());
     serving.map(|w| w.pid).ok_or_else(|| tests::Error::claim(format!("nobody serves zone {zone}: {workers:?}")))
 }
+
+/// A successor that drops packets, one that hears none and one that runs in circles: the old worker has its slots back in
+/// time, connections wait and go on.
+pub fn bad_successors(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.start()?;
+    let lbctl = rig.lbctl()?;
+    let talk = format!("{VIP}:9000");
+    let arguments = ["client", "--target", &talk, "--connections", "60", "--period-ms", "10", "--timeout-ms", "20000"];
+    let talkers = rig.load("tcp-talk", &arguments)?;
+    std::thread::sleep(Duration::from_secs(4)); // What is compared with: three seconds of the old worker's own.
+    let old = pid_of(&lbctl.workers()?, 0)?;
+    for (fault, word) in [("drop", "it drops"), ("deaf", "receives nothing"), ("spin@200", "has died on trial")] {
+        rig.appliance.instead.insert("lb-worker".into(), with_faults()?);
+        rig.appliance.environment = vec![("LB_FAULT".into(), fault.into())];
+        rig.appliance.start_worker(0, 'b', &["--take-over"])?;
+        let begin = std::time::Instant::now();
+        if let Some(mut successor) = rig.appliance.workers.remove("0b") {
+            let status = successor.wait_end(Duration::from_secs(10))?;
+            ensure(!status.success(), || format!("a successor that is bad ({fault}) ended with {status}"))?;
+        }
+        let after = begin.elapsed().as_millis();
+        claims::eventually("the old worker's return", Duration::from_secs(3), || {
+            let now = pid_of(&lbctl.workers()?, 0)?;
+            ensure(now == old, || format!("process {now} serves, not {old}"))
+        })?;
+        let told = rig.appliance.workers.get("0a").map_or_else(String::new, tests::daemon::Daemon::log_text);
+        ensure(told.contains(word), || format!("{fault}: the old worker does not say {word:?}:\n{told}"))?;
+        ctx.note(format!("{fault}: gone after {after} ms"));
+        std::thread::sleep(Duration::from_secs(4));
+    }
+    let report: TalkReport = talkers.finish(LIMIT)?;
+    ensure(report.opened == 60 && report.broken.is_empty(), || format!("connections broke: {report:?}"))?;
+    ctx.note(format!("longest wait {} ms", report.max_gap_ms));
+    claims::law_holds(&lbctl.stats()?)?;
+    rig.appliance.stop()
+}
+
+/// Builds of other layouts: a minor one takes over and hands back; a major one is refused at once and the old serves on.
+pub fn other_layouts(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.start()?;
+    let lbctl = rig.lbctl()?;
+    let talk = format!("{VIP}:9000");
+    let talkers = rig.load("tcp-talk", &["client", "--target", &talk, "--connections", "60", "--period-ms", "20"])?;
+    rig.appliance.instead.insert("lb-worker".into(), with_faults()?);
+    rig.appliance.environment = vec![("LB_LAYOUT".into(), "2.0".into())];
+    let begin = std::time::Instant::now();
+    let command = rig.appliance.command("lb-worker", &["--zone", "0", "--take-over"])?;
+    let mut foreign = tests::daemon::Daemon::spawn("foreign", &rig.folder, command, true)?;
+    let status = foreign.wait_end(Duration::from_secs(10))?;
+    let (told, took) = (foreign.log_text(), begin.elapsed());
+    ensure(status.code() == Some(1) && told.contains("1.0") && told.contains("2.0"), || {
+        format!("a worker of layout 2.0 ended with {status}:\n{told}")
+    })?;
+    ctx.note(format!("layout 2.0 refused after {} ms", took.as_millis()));
+    for (layout, from, to) in [("1.1", 'a', 'b'), ("1.0", 'b', 'a')] {
+        rig.appliance.environment = vec![("LB_LAYOUT".into(), layout.into())];
+        rig.appliance.start_worker(0, to, &["--take-over"])?;
+        if let Some(mut relieved) = rig.appliance.workers.remove(&format!("0{from}")) {
+            let status = relieved.wait_end(Duration::from_secs(10))?;
+            ensure(status.success(), || format!("the worker relieved by layout {layout} ended with {status}"))?;
+        }
+    }
+    let report: TalkReport = talkers.finish(LIMIT)?;
+    ensure(report.opened == 60 && report.broken.is_empty(), || format!("connections broke: {report:?}"))?;
+    claims::law_holds(&lbctl.stats()?)?;
+    rig.appliance.stop()
+}
+
+/// lb-worker built with the feature `failpoints`.
+fn with_faults() -> Result<std::path::PathBuf> {
+    let me = std::env::current_exe().map_err(tests::Error::file("find", "/proc/self/exe"))?;
+    let target = me.ancestors().nth(2).unwrap_or(std::path::Path::new("target")).to_owned();
+    let path = target.join("failpoints/lb-worker");
+    let hint = || format!("{} is missing; hint: cargo xtask test builds it", path.display());
+    ensure(path.is_file(), hint)?;
+    Ok(path)
+}
