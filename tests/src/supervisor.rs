@@ -17,7 +17,7 @@ use crate::{Error, Result, wait};
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(1);
 /// `RestartSec` of `lb-worker@.service`.
-pub const RESTART: Duration = Duration::from_millis(100);
+pub const RESTART: Duration = Duration::from_millis(20);
 
 /// One life of a supervised worker. Units: microseconds of [`now_us`].
 #[derive(Debug, Clone, Default)]

@@ -20,46 +20,14 @@ fn down_since(board: &Board, member: &MemberRow) -> Option<u64> {
     (cell.state(member.tag.load(Relaxed)) == Probed::Down).then(|| cell.changed_ms())
 }
 
-/// What a slot last read of a server on the board, so that a board that says nothing of it any more (overwritten, or made
-/// anew) changes nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Known {
-    tag: u32,
-    /// Time of the change to "down", ms; 0: it was not down.
-    down_ms: u64,
-}
-
-/// Reads the board's word about the members; about whom it says nothing, the last word stays.
-fn learn(known: &mut [Known], board: &Board, members: &[MemberRow]) {
-    for member in members {
-        let (id, tag) = (member.id.load(Relaxed), member.tag.load(Relaxed));
-        let Some(known) = known.get_mut(id as usize) else { continue };
-        let cell = board.cell(id);
-        match cell.state(tag) {
-            Probed::Down => *known = Known { tag, down_ms: cell.changed_ms().max(1) },
-            Probed::Unknown if known.tag == tag => {}
-            Probed::Up | Probed::Unknown => *known = Known { tag, down_ms: 0 },
-        }
-    }
-}
-
 /// Until when the pool of a service keeps the servers that are down, ms; `None`: no panic. One rule for slots and lbctl.
 #[must_use]
 pub fn pool_panic_until(board: &Board, service: &ServiceRow, members: &[MemberRow], now_ms: u64) -> Option<u64> {
-    panic_of(service, members, now_ms, |member| down_since(board, member))
-}
-
-fn panic_of(
-    service: &ServiceRow,
-    members: &[MemberRow],
-    now_ms: u64,
-    down_since: impl Fn(&MemberRow) -> Option<u64>,
-) -> Option<u64> {
     if service.flags.load(Relaxed) & service_flag::PANIC == 0 {
         return None;
     }
     let pool = members.iter().filter(|m| wanted(m));
-    let down = pool.clone().filter_map(&down_since);
+    let down = pool.clone().filter_map(|m| down_since(board, m));
     panic_until(pool.count(), u64::from(service.check_interval_ms.load(Relaxed)), now_ms, down)
 }
 
@@ -93,16 +61,8 @@ impl Schedulers {
             }
         }
         let members = shared.published.members(service);
-        // A service without checks has no last word: what it was told under others is over.
-        let checked = service.check_interval_ms.load(Relaxed) > 0;
-        learn(&mut self.known, &shared.board, members);
-        let known = &self.known;
-        let down_since = |m: &MemberRow| {
-            let down_ms = known.get(m.id.load(Relaxed) as usize).map_or(0, |k| k.down_ms);
-            if checked { (down_ms > 0).then_some(down_ms) } else { down_since(&shared.board, m) }
-        };
-        let panic = panic_of(service, members, now_ms, down_since);
-        let eligible = |m: &MemberRow| wanted(m) && (panic.is_some() || down_since(m).is_none());
+        let panic = pool_panic_until(&shared.board, service, members, now_ms);
+        let eligible = |m: &MemberRow| wanted(m) && (panic.is_some() || down_since(&shared.board, m).is_none());
         let fresh = cache.row == NONE;
         cache.row = row;
         cache.checksum = checksum;

@@ -57,8 +57,6 @@ pub struct Schedulers {
     by_step: Vec<u32>,
     /// Sessions other slots have at each member of the arena (lc).
     elsewhere: Vec<u32>,
-    /// The board's last word by server id.
-    known: Vec<eligible::Known>,
     random: u64,
 }
 
@@ -81,7 +79,6 @@ impl Schedulers {
             by_member: vec![0; shared.published.members.len()],
             by_step: vec![0; shared.published.steps.len()],
             elsewhere: vec![0; shared.published.members.len()],
-            known: vec![eligible::Known::default(); shared.slots.first().map_or(0, |s| s.servers.len())],
             random: seed | 1,
         }
     }

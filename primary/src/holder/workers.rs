@@ -1,6 +1,6 @@
 //! Workers: admitted one at a time, watched until they die.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ pub struct Workers {
     hang_after_ms: u64,
     /// All but lane, lcore and CPU.
     admit: Admit,
-    zones: BTreeMap<u8, u16>,
+    zones: BTreeSet<u8>,
 }
 
 impl Workers {
@@ -70,11 +70,12 @@ impl Workers {
             tables_dir: plan.tables_dir(),
             lane: 0,
             lcore: 0,
-            cpu: 0,
+            // A worker attaches and looks after its threads beside the holder: not on a CPU where slots are polled.
+            cpu: plan.cpu,
             ports,
             holder_pid: std::process::id(),
         };
-        let zones = plan.zones.iter().filter_map(|z| z.cpus.first().map(|cpu| (z.id, *cpu))).collect();
+        let zones = plan.zones.iter().map(|z| z.id).collect();
         Self {
             alive: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -123,8 +124,8 @@ impl Workers {
     /// Zone and lane for a worker.
     fn place(&self, hello: &Hello) -> Result<(u8, u8), String> {
         let zone = hello.zone.ok_or_else(|| format!("{} names no zone", hello.who()))?;
-        if !self.zones.contains_key(&zone) {
-            let known: Vec<String> = self.zones.keys().map(u8::to_string).collect();
+        if !self.zones.contains(&zone) {
+            let known: Vec<String> = self.zones.iter().map(u8::to_string).collect();
             return Err(format!("zone {zone} is not configured (there are: {})", known.join(", ")));
         }
         let taken = |lane| self.alive.iter().find(|(_, w)| w.zone == zone && w.lane == lane);
@@ -146,12 +147,8 @@ impl Workers {
         }
         while let Some(pid) = self.queue.pop_front() {
             let Some(worker) = self.alive.get(&pid) else { continue };
-            let admit = Admit {
-                lane: worker.lane,
-                lcore: Admit::lcore_of(worker.zone, worker.lane),
-                cpu: self.zones.get(&worker.zone).copied().unwrap_or(0),
-                ..self.admit.clone()
-            };
+            let admit =
+                Admit { lane: worker.lane, lcore: Admit::lcore_of(worker.zone, worker.lane), ..self.admit.clone() };
             if let Err(error) = worker.link.send(ToWorker::Admit(Box::new(admit))) {
                 log::warn!("{error}");
                 continue;

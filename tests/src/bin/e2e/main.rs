@@ -18,6 +18,7 @@ mod holder;
 mod random;
 mod restart;
 mod rig_itself;
+mod rolling;
 mod shapes;
 mod supervise;
 mod trial;
@@ -72,6 +73,8 @@ const TESTS: &[Test] = &[
     test("upgrade::successor_killed_on_trial", 120, upgrade::successor_killed_on_trial),
     test("upgrade::by_lbctl", 120, upgrade::by_lbctl),
     test("upgrade::stopped_worker_is_killed", 120, upgrade::stopped_worker_is_killed),
+    test("rolling::adaptive", 300, rolling::adaptive),
+    test("rolling::busy", 300, rolling::busy),
     test("upgrade::bad_successors", 120, upgrade::bad_successors),
     test("upgrade::other_layouts", 120, upgrade::other_layouts),
     test("upgrade::orphans_are_adopted", 120, upgrade::orphans_are_adopted),
