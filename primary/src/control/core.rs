@@ -240,6 +240,7 @@ impl Core {
     pub fn tick(&mut self) {
         self.tables.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
         self.watch.sample(&self.tables.slots, now_ms());
+        self.tables.targets.look(&self.entry.register);
         self.publisher.reclaim(&self.tables.slots);
         // Every live slot has seen the removal: no session is begun towards the removed any more.
         if self.publisher.retired() == 0 && self.entry.register.has_removed() {
