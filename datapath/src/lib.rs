@@ -25,5 +25,5 @@ mod timeout;
 mod waiting;
 
 pub use runner::SlotRunner;
-pub use schedule::pool_panic_until;
+pub use schedule::{Health, pool_panic_until};
 pub use shared::{NextHop, Shared};

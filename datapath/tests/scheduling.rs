@@ -101,9 +101,17 @@ fn a_dead_server_gets_nothing_and_its_share_is_spread() {
     board.head.epoch.fetch_add(1, Release);
     let got = shares(&mut world, 200);
     assert_eq!(got.into_iter().collect::<Vec<_>>(), [(server(0), 100), (server(2), 100)]);
-    // A late result with another tag says nothing.
+    // A late result with another tag says nothing, and neither does garbage: the dead stay dead, the others up.
+    for word in [Cell::new(Probed::Up, 8, world.now / 1_000_000).0, 0, 0x9e37_79b9_7f4a_7c15] {
+        let board = &world.shared.board;
+        board.cells.iter().for_each(|cell| cell.store(word, Release));
+        board.head.epoch.fetch_add(1, Release);
+        let got = shares(&mut world, 200);
+        assert_eq!(got.into_iter().collect::<Vec<_>>(), [(server(0), 100), (server(2), 100)], "{word:x}");
+    }
+    // Checks switched off: the checker says so, about this server.
     let board = &world.shared.board;
-    board.cells[1].store(Cell::new(Probed::Down, 8, world.now / 1_000_000).0, Release);
+    board.cells[1].store(Cell::new(Probed::Unknown, 7, world.now / 1_000_000).0, Release);
     board.head.epoch.fetch_add(1, Release);
     assert_eq!(shares(&mut world, 300).len(), 3);
     // All down: refused, visibly.

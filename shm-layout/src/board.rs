@@ -137,6 +137,12 @@ impl Cell {
             _ => Probed::Unknown,
         }
     }
+    /// Is the word a result of the server with this tag? (Zero and garbage are nobody's.)
+    #[inline]
+    #[must_use]
+    pub const fn is_about(self, tag: u32) -> bool {
+        (self.0 >> 8) & 0xff_ffff == tag as u64 & 0xff_ffff && self.0 & 0xff <= Probed::Down as u64
+    }
     /// Time of the last change, ms of CLOCK_BOOTTIME (resolution 100 ms).
     #[must_use]
     pub const fn changed_ms(self) -> u64 {
@@ -291,6 +297,36 @@ impl Board {
     }
 }
 
+/// A reader's own copy of the last result about each server. Whatever else is written over the board (garbage, zeros,
+/// results of others) is no news: the server keeps the state last seen. One never seen stays "unknown".
+#[derive(Clone, Debug)]
+pub struct LastKnown(Vec<u64>);
+
+impl LastKnown {
+    /// Nothing seen of any of `servers`.
+    #[must_use]
+    pub fn new(servers: usize) -> Self {
+        Self(vec![0; servers])
+    }
+
+    /// Remembers what the board says of the server `id`, if it says something of this use of the id.
+    pub fn look(&mut self, board: &Board, id: u32, tag: u32) {
+        let cell = board.cell(id);
+        if cell.is_about(tag)
+            && let Some(word) = self.0.get_mut(id as usize)
+        {
+            *word = cell.0;
+        }
+    }
+
+    /// What the board says of the server, or said last.
+    #[must_use]
+    pub fn read(&self, board: &Board, id: u32, tag: u32) -> Cell {
+        let cell = board.cell(id);
+        if cell.is_about(tag) { cell } else { self.0.get(id as usize).map_or(Cell(0), |word| Cell(*word)) }
+    }
+}
+
 /// Is a pool in panic? (More than half of at least four servers went down within one interval, less than three intervals
 /// ago: rather a fault of the checker or its network than of the servers; the pool keeps them until it is believed.)
 ///
@@ -321,6 +357,31 @@ mod tests {
         assert_eq!((cell.state(7), cell.state(8), cell.changed_ms()), (Probed::Down, Probed::Unknown, 123_400));
         assert_eq!(Failure::new(failure::STATUS, 7, 503).text(7).as_deref(), Some("http status 503"));
         assert_eq!(Failure::new(failure::STATUS, 7, 503).text(9), None);
+    }
+
+    #[test]
+    fn what_is_scribbled_over_the_board_is_no_news() {
+        let board = Board::anonymous(8, 1).unwrap();
+        let mut known = LastKnown::new(8);
+        let write = |word: u64| board.cells[3].store(word, Ordering::Release);
+        assert_eq!(known.read(&board, 3, 7).state(7), Probed::Unknown);
+        write(Cell::new(Probed::Down, 7, 500).0);
+        known.look(&board, 3, 7);
+        let wrong_state = 0x77 | 7 << 8;
+        for word in [0, u64::MAX, Cell::new(Probed::Up, 8, 900).0, wrong_state] {
+            write(word);
+            known.look(&board, 3, 7);
+            assert_eq!(known.read(&board, 3, 7), Cell::new(Probed::Down, 7, 500), "{word:x}");
+        }
+        // The id's next use has its own tag; a result about it is news, also "unknown": checks were switched off.
+        assert_eq!(known.read(&board, 3, 9).state(9), Probed::Unknown);
+        write(Cell::new(Probed::Unknown, 7, 900).0);
+        known.look(&board, 3, 7);
+        write(0);
+        assert_eq!(known.read(&board, 3, 7).state(7), Probed::Unknown);
+        // Beyond the board.
+        known.look(&board, 99, 1);
+        assert_eq!(known.read(&board, 99, 1), Cell(0));
     }
 
     #[test]

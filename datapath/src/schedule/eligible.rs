@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use shm_layout::board::{Board, Probed, panic_until};
+use shm_layout::board::{Board, LastKnown, Probed, panic_until};
 use shm_layout::limits::NONE;
 use shm_layout::published::{Generation, MemberRow, ServiceRow, admin, scheduler, service_flag};
 
@@ -14,20 +14,30 @@ fn wanted(member: &MemberRow) -> bool {
     member.admin.load(Relaxed) == admin::ENABLED && member.weight.load(Relaxed) > 0
 }
 
+/// What health is read from: the board, and what was known before something scribbled on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Health<'a> {
+    /// The board.
+    pub board: &'a Board,
+    /// The reader's memory.
+    pub known: &'a LastKnown,
+}
+
 /// Time of the change to "down", ms; `None` while up or unknown.
-fn down_since(board: &Board, member: &MemberRow) -> Option<u64> {
-    let cell = board.cell(member.id.load(Relaxed));
-    (cell.state(member.tag.load(Relaxed)) == Probed::Down).then(|| cell.changed_ms())
+fn down_since(health: Health<'_>, member: &MemberRow) -> Option<u64> {
+    let tag = member.tag.load(Relaxed);
+    let cell = health.known.read(health.board, member.id.load(Relaxed), tag);
+    (cell.state(tag) == Probed::Down).then(|| cell.changed_ms())
 }
 
 /// Until when the pool of a service keeps the servers that are down, ms; `None`: no panic. One rule for slots and lbctl.
 #[must_use]
-pub fn pool_panic_until(board: &Board, service: &ServiceRow, members: &[MemberRow], now_ms: u64) -> Option<u64> {
+pub fn pool_panic_until(health: Health<'_>, service: &ServiceRow, members: &[MemberRow], now_ms: u64) -> Option<u64> {
     if service.flags.load(Relaxed) & service_flag::PANIC == 0 {
         return None;
     }
     let pool = members.iter().filter(|m| wanted(m));
-    let down = pool.clone().filter_map(|m| down_since(board, m));
+    let down = pool.clone().filter_map(|m| down_since(health, m));
     panic_until(pool.count(), u64::from(service.check_interval_ms.load(Relaxed)), now_ms, down)
 }
 
@@ -61,8 +71,12 @@ impl Schedulers {
             }
         }
         let members = shared.published.members(service);
-        let panic = pool_panic_until(&shared.board, service, members, now_ms);
-        let eligible = |m: &MemberRow| wanted(m) && (panic.is_some() || down_since(&shared.board, m).is_none());
+        for member in members {
+            self.known.look(&shared.board, member.id.load(Relaxed), member.tag.load(Relaxed));
+        }
+        let health = Health { board: &shared.board, known: &self.known };
+        let panic = pool_panic_until(health, service, members, now_ms);
+        let eligible = |m: &MemberRow| wanted(m) && (panic.is_some() || down_since(health, m).is_none());
         let fresh = cache.row == NONE;
         cache.row = row;
         cache.checksum = checksum;

@@ -4,10 +4,11 @@
 mod eligible;
 mod least;
 
-pub use eligible::pool_panic_until;
+pub use eligible::{Health, pool_panic_until};
 
 use std::sync::atomic::Ordering::Relaxed; // Published rows do not change; counts are statistics of other slots.
 
+use shm_layout::board::LastKnown;
 use shm_layout::limits::NONE;
 use shm_layout::published::{Generation, MemberRow, ServiceRow, scheduler};
 
@@ -57,6 +58,8 @@ pub struct Schedulers {
     by_step: Vec<u32>,
     /// Sessions other slots have at each member of the arena (lc).
     elsewhere: Vec<u32>,
+    /// Health as this slot saw it last.
+    known: LastKnown,
     random: u64,
 }
 
@@ -79,6 +82,7 @@ impl Schedulers {
             by_member: vec![0; shared.published.members.len()],
             by_step: vec![0; shared.published.steps.len()],
             elsewhere: vec![0; shared.published.members.len()],
+            known: LastKnown::new(shared.board.cells.len()),
             random: seed | 1,
         }
     }

@@ -306,6 +306,7 @@ impl Core {
     pub fn tick(&mut self) {
         self.tables.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
         self.watch.sample(&self.tables.slots, now_ms());
+        self.tables.targets.look(&self.entry.register);
         self.publisher.reclaim(&self.tables.slots);
         rollback::tend(self, now_ms());
         self.locals_use.go_on(&self.tables.slots, now_ms());

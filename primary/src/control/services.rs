@@ -111,7 +111,8 @@ fn service(core: &Core, entry: &ServiceEntry) -> Service {
 
 fn rs(core: &Core, entry: &ServiceEntry, server: &ServerEntry, panic: bool) -> Rs {
     let board = core.tables.targets.board();
-    let health = match board.cell(server.id).state(server.tag) {
+    let cell = core.tables.targets.health().known.read(board, server.id, server.tag);
+    let health = match cell.state(server.tag) {
         Probed::Unknown => Health::Unknown,
         Probed::Up => Health::Up,
         Probed::Down if panic => Health::Panic,
@@ -147,5 +148,5 @@ fn count(slots: &[Slot], server: &ServerEntry, of: fn(&ServerCountRow) -> u64) -
 fn panic_until(core: &Core, entry: &ServiceEntry) -> bool {
     let published = &core.tables.published;
     let Some(row) = core.generation().and_then(|g| published.service(g, entry.index)) else { return false };
-    pool_panic_until(core.tables.targets.board(), row, published.members(row), now_ms()).is_some()
+    pool_panic_until(core.tables.targets.health(), row, published.members(row), now_ms()).is_some()
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use config::{Health, HealthKind, RealServer, Service};
+use config::{Health as Checks, HealthKind, RealServer, Service};
+use datapath::Health;
 use shm_layout::SegmentError;
-use shm_layout::board::{Board, ProfileRow, TEXT_BYTES, TargetRow, check};
+use shm_layout::board::{Board, LastKnown, ProfileRow, TEXT_BYTES, TargetRow, check};
 use shm_layout::neighbours::from_std;
 use shm_layout::published::store_name;
 
@@ -17,6 +18,7 @@ use crate::failpoint::{PUBLISH, step};
 #[derive(Debug)]
 pub struct Targets {
     board: Board,
+    known: LastKnown,
 }
 
 impl Targets {
@@ -29,19 +31,32 @@ impl Targets {
         if let Err(error) = share(&Board::path(name), run_dir) {
             log::warn!("health board {name} stays ours alone: {error}; the health-checker must run as the same user");
         }
-        Ok(Self { board })
+        Ok(Self { known: LastKnown::new(board.cells.len()), board })
     }
 
     /// On a board of the test's own.
     #[cfg(test)]
     pub fn on(board: Board) -> Self {
-        Self { board }
+        Self { known: LastKnown::new(board.cells.len()), board }
     }
 
     /// The board, for reading.
     #[must_use]
     pub fn board(&self) -> &Board {
         &self.board
+    }
+
+    /// What is shown of health: the board, or what it said before something scribbled on it.
+    #[must_use]
+    pub fn health(&self) -> Health<'_> {
+        Health { board: &self.board, known: &self.known }
+    }
+
+    /// Remembers what the board says.
+    pub fn look(&mut self, register: &Register) {
+        for server in register.services.iter().flat_map(|s| &s.servers) {
+            self.known.look(&self.board, server.id, server.tag);
+        }
     }
 
     /// Writes the targets of a generation. Readers see an odd sequence meanwhile, and take all of them or none.
@@ -92,7 +107,7 @@ const fn kind(kind: HealthKind) -> Option<u32> {
     }
 }
 
-fn store_target(row: &TargetRow, rs: &RealServer, health: &Health) {
+fn store_target(row: &TargetRow, rs: &RealServer, health: &Checks) {
     let ip = from_std(rs.address.ip());
     row.ip[0].store(ip[0], Relaxed);
     row.ip[1].store(ip[1], Relaxed);

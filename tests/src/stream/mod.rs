@@ -25,6 +25,8 @@ use crate::gaps::Gap;
 const BUFFER: usize = 16 << 20;
 /// A stream is over when so long after its last datagram nothing came.
 const TAIL: Duration = Duration::from_millis(500);
+/// Tries at the lowest rate of a search.
+const LOWEST_TRIES: u32 = 5;
 
 /// What to send.
 #[derive(Debug, Clone, Copy)]
@@ -210,7 +212,13 @@ pub fn search(
         report.rate = rate;
         Ok(true)
     };
-    if !attempt(low, &mut report)? || attempt(high, &mut report)? {
+    // The first burst opens the flows' sessions; a machine that hiccups has more than one try at the lowest rate.
+    one_burst(flows, Plan { rate: low, size, gap_us: u64::MAX }, burst)?;
+    let mut begun = false;
+    for _ in 0..LOWEST_TRIES {
+        begun = begun || attempt(low, &mut report)?;
+    }
+    if !begun || attempt(high, &mut report)? {
         return Ok(report);
     }
     let (mut good, mut bad) = (low, high);

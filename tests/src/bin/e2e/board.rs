@@ -80,6 +80,14 @@ impl Truth {
         })
     }
 
+    /// New sessions are answered, in both slots.
+    fn served(rig: &Rig) -> Result<()> {
+        let web = format!("{VIP}:80");
+        let report: LoadReport =
+            rig.load("http-load", &["--target", &web, "--requests", "100"])?.report(Duration::from_secs(30))?;
+        claims::all_answered("new sessions, with the dead server known", &report)
+    }
+
     /// For three seconds nobody who lives is called dead; meanwhile new sessions are served.
     fn kept(&self, rig: &Rig) -> Result<()> {
         let lbctl = rig.lbctl()?;
@@ -98,6 +106,8 @@ impl Truth {
 }
 
 fn under(rig: &mut Rig, scribble: Scribble, truth: &Truth, random: &mut Random) -> Result<()> {
+    // A slot looks at health when a session begins: what no session has asked for it does not know.
+    Truth::served(rig)?;
     let checker = rig.appliance.healthcheck.as_ref().ok_or_else(|| Error::claim("no health-checker"))?;
     checker.signal(Signal::SIGSTOP);
     let control = rig.appliance.control_pid()?;
