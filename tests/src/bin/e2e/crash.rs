@@ -180,3 +180,45 @@ fn again(rig: &mut Rig) -> Result<u64> {
     rig.appliance.start_worker(0, 'a', &[])?;
     Ok(now_us() - begin)
 }
+
+/// Three deaths of a zone's workers within ten seconds: the fourth checks the tables whole before it serves, and tells what
+/// the dead had in hand. Connections live.
+pub fn three_deaths(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.start()?;
+    let lbctl = rig.lbctl()?;
+    let (talk, web) = (format!("{VIP}:9000"), format!("{VIP}:80"));
+    let arguments = ["client", "--target", &talk, "--connections", "50", "--period-ms", "50", "--timeout-ms", "30000"];
+    let load = rig.load("tcp-talk", &arguments)?;
+    let http = rig.load("http-load", &["--target", &web, "--concurrency", "8", "--timeout-ms", "20000"])?;
+    sleep(Duration::from_secs(1));
+    let before = deaths_of(&lbctl, 0)?;
+    for _ in 0..3 {
+        if let Some(mut worker) = rig.appliance.workers.remove("0a") {
+            worker.kill()?;
+        }
+        rig.appliance.start_worker(0, 'a', &[])?;
+        sleep(Duration::from_millis(300));
+    }
+    let told = rig.appliance.workers.get("0a").map_or_else(String::new, tests::daemon::Daemon::log_text);
+    ensure(told.contains("checked whole") && told.contains("all in order"), || {
+        format!("the tables were not checked, or not in order:\n{told}")
+    })?;
+    let deaths = deaths_of(&lbctl, 0)? - before;
+    ensure(deaths == 3, || format!("{deaths} deaths are counted, not 3"))?;
+    let report: TalkReport = load.finish(Duration::from_secs(60))?;
+    ensure(report.broken.is_empty() && report.opened == 50, || format!("connections broke: {report:?}"))?;
+    let http: tests::load::LoadReport = http.finish(Duration::from_secs(60))?;
+    claims::all_answered("http", &http)?;
+    claims::law_holds(&lbctl.stats()?)?;
+    rig.appliance.stop()
+}
+
+/// Deaths counted in the slots at home in `zone`, as `worker list` tells.
+fn deaths_of(lbctl: &Lbctl, zone: u64) -> Result<u64> {
+    let workers: serde_json::Value = lbctl.json(&["worker", "list"])?;
+    let of = |w: &serde_json::Value| -> u64 {
+        w["slots"].as_array().into_iter().flatten().filter_map(|s| s["deaths"].as_u64()).sum()
+    };
+    Ok(workers.as_array().into_iter().flatten().filter(|w| w["zone"] == zone).map(of).sum())
+}

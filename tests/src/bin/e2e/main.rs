@@ -80,6 +80,7 @@ const TESTS: &[Test] = &[
     test("upgrade::orphans_are_adopted", 120, upgrade::orphans_are_adopted),
     test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
     test("crash::workers_killed_under_load", 240, crash::workers_killed_under_load),
+    test("crash::three_deaths", 120, crash::three_deaths),
     test("crash::kills_during_attach", 300, crash::kills_during_attach),
     test("holder::killed", 300, holder::killed),
     test("holder::stopped", 240, holder::stopped),
