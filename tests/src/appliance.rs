@@ -75,6 +75,8 @@ pub struct Appliance {
     pub instead: BTreeMap<String, PathBuf>,
     /// Environment of all programs started.
     pub environment: Vec<(String, String)>,
+    /// The admin command, where the appliance runs in a world of its own ([`crate::systemd`]).
+    pub elsewhere: Option<Lbctl>,
     ns: Netns,
     folder: PathBuf,
 }
@@ -91,6 +93,7 @@ impl Appliance {
             healthcheck: None,
             instead: BTreeMap::new(),
             environment: Vec::new(),
+            elsewhere: None,
             ns,
             folder: folder.into(),
         }
@@ -109,7 +112,10 @@ impl Appliance {
     /// # Errors
     /// When it is not built.
     pub fn lbctl(&self) -> Result<Lbctl> {
-        Ok(Lbctl::new(beside_me("lbctl")?, &self.conf_path))
+        match &self.elsewhere {
+            Some(lbctl) => Ok(lbctl.clone()),
+            None => Ok(Lbctl::new(beside_me("lbctl")?, &self.conf_path)),
+        }
     }
 
     /// What starts its programs.
