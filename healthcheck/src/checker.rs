@@ -188,6 +188,7 @@ impl Checker {
             ));
         }
         if self.ticks == 0 {
+            crate::privileges::confine();
             links::service::ready("reading targets");
         }
         self.ticks += 1;

@@ -10,6 +10,7 @@ mod board;
 mod checker;
 mod expect;
 mod link;
+mod privileges;
 mod prober;
 mod random;
 mod report;
@@ -59,6 +60,10 @@ fn main() -> ExitCode {
             };
         }
     };
+    if let Err(error) = privileges::give_up(&settings.node.run_dir()) {
+        log::error!("{error}");
+        return ExitCode::FAILURE;
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -19,6 +19,7 @@ mod hello;
 mod link;
 pub mod messages;
 pub mod pidfd;
+pub mod privileges;
 mod rendezvous;
 pub mod service;
 

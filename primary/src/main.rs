@@ -12,6 +12,7 @@ use clap::{Parser, ValueEnum};
 mod control;
 mod failpoint;
 mod holder;
+mod privileges;
 
 /// The appliance's primary process: owns ports, buffers and tables, and runs control.
 #[derive(Debug, Parser)]

@@ -41,7 +41,14 @@ impl Launcher {
     /// When the program is not built.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
         let path = self.instead.get(program).map_or_else(|| beside_me(program), |path| Ok(path.clone()))?;
-        let mut command = self.ns.command(path);
+        let mut command = if program == "lb-worker" {
+            // As its unit does. (nice keeps the process.)
+            let mut command = self.ns.command("nice");
+            command.arg("--adjustment=-10").arg(path);
+            command
+        } else {
+            self.ns.command(path)
+        };
         command.envs(self.environment.iter().cloned());
         command.arg("--config").arg(&self.conf_path).args(arguments);
         Ok(command)
@@ -75,6 +82,8 @@ pub struct Appliance {
     pub instead: BTreeMap<String, PathBuf>,
     /// Environment of all programs started.
     pub environment: Vec<(String, String)>,
+    /// The admin command, where the appliance runs in a world of its own ([`crate::systemd`]).
+    pub elsewhere: Option<Lbctl>,
     ns: Netns,
     folder: PathBuf,
 }
@@ -91,6 +100,7 @@ impl Appliance {
             healthcheck: None,
             instead: BTreeMap::new(),
             environment: Vec::new(),
+            elsewhere: None,
             ns,
             folder: folder.into(),
         }
@@ -109,7 +119,10 @@ impl Appliance {
     /// # Errors
     /// When it is not built.
     pub fn lbctl(&self) -> Result<Lbctl> {
-        Ok(Lbctl::new(beside_me("lbctl")?, &self.conf_path))
+        match &self.elsewhere {
+            Some(lbctl) => Ok(lbctl.clone()),
+            None => Ok(Lbctl::new(beside_me("lbctl")?, &self.conf_path)),
+        }
     }
 
     /// What starts its programs.

@@ -6,8 +6,8 @@
 //! path for the orderly case, so the emergency path is exercised by every test.
 //!
 //! Lines: `netns NAME` (with every process in it), `tree PATH` (unmounts below it, then the files),
-//! `folder PATH` (removed if empty), `shm PART` (files in /dev/shm whose name contains PART). Processes need no line: all that a rig
-//! starts live in its namespaces.
+//! `folder PATH` (removed if empty), `shm PART` (files in /dev/shm whose name contains PART), `cgroup NAME` (an emptied control
+//! group with those in it). Processes need no line: all that a rig starts live in its namespaces.
 
 use std::fs;
 use std::io::Write;
@@ -72,6 +72,11 @@ impl Janitor {
     /// Shared-memory files to remove: those whose name contains `part`.
     pub fn shm(&self, part: &str) {
         self.tell(&format!("shm {part}"));
+    }
+
+    /// A control group to remove with those in it, below the root of the cgroup2 hierarchy. Its processes are gone by then.
+    pub fn cgroup(&self, name: &str) {
+        self.tell(&format!("cgroup {name}"));
     }
 
     fn tell(&self, text: &str) {
@@ -151,6 +156,9 @@ pub fn clean(lines: &[String]) {
     for name in of("netns") {
         let _ = Command::new("ip").args(["netns", "delete", name]).stderr(Stdio::null()).status();
     }
+    for name in of("cgroup") {
+        remove_cgroup(name);
+    }
     for part in of("shm") {
         for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().contains(part) {
@@ -188,6 +196,20 @@ fn end_all(mut pids: Vec<i32>) {
 pub fn alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|s| s.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
+}
+
+/// Where cgroup2 is mounted differs (and some machines have it nowhere): in a mount namespace it is mounted once more.
+fn remove_cgroup(name: &str) {
+    const SCRIPT: &str = "mount --make-rprivate / && mount -t cgroup2 cgroup2 /sys/fs/cgroup && cd /sys/fs/cgroup &&
+        for try in 1 2 3 4 5 6 7 8 9 10; do
+            [ -d \"$1\" ] || exit 0
+            find \"$1\" -depth -type d -exec rmdir {} + 2>/dev/null
+            sleep 0.1
+        done; [ ! -d \"$1\" ]";
+    let status = Command::new("unshare").args(["--mount", "sh", "-c", SCRIPT, "remove-cgroup", name]).status();
+    if !status.is_ok_and(|s| s.success()) {
+        eprintln!("rig-janitor: control group {name} stays");
+    }
 }
 
 fn unmount_below(path: &str) {

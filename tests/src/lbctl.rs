@@ -24,19 +24,28 @@ pub struct Answer {
 pub struct Lbctl {
     program: PathBuf,
     config: PathBuf,
+    /// Words before the program: how one gets to where it runs.
+    way: Vec<String>,
 }
 
 impl Lbctl {
     /// For the appliance configured by `config`.
     #[must_use]
     pub fn new(program: PathBuf, config: &Path) -> Self {
-        Self { program, config: config.into() }
+        Self { program, config: config.into(), way: Vec::new() }
+    }
+
+    /// The same, started by the command `way` (a program and its arguments, e.g. `nsenter`).
+    #[must_use]
+    pub fn by(self, way: &[String]) -> Self {
+        Self { way: way.to_vec(), ..self }
     }
 
     /// How a user would call it.
     #[must_use]
     pub fn shown(&self) -> String {
-        format!("{} --config {}", self.program.display(), self.config.display())
+        let way: String = self.way.iter().map(|word| format!("{word} ")).collect();
+        format!("{way}{} --config {}", self.program.display(), self.config.display())
     }
 
     /// Runs it and takes whatever comes.
@@ -44,7 +53,10 @@ impl Lbctl {
     /// # Errors
     /// Only when it cannot be started.
     pub fn call(&self, arguments: &[&str]) -> Result<Answer> {
-        let output = Command::new(&self.program)
+        let program = || self.program.as_os_str().to_owned();
+        let mut words = self.way.iter().map(Into::into).chain([program()]);
+        let output = Command::new(words.next().unwrap_or_else(program))
+            .args(words)
             .arg("--config")
             .arg(&self.config)
             .args(arguments)

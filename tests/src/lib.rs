@@ -38,6 +38,7 @@ pub mod rig;
 pub mod servers;
 pub mod stream;
 pub mod supervisor;
+pub mod systemd;
 pub mod talk;
 pub mod views;
 pub mod wait;

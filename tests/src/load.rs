@@ -110,6 +110,26 @@ pub struct StormReport {
     pub wrong: Vec<String>,
 }
 
+/// Report of `udp-pulse`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PulseReport {
+    /// Questions.
+    pub sent: u64,
+    /// Answers.
+    pub answered: u64,
+    /// Longest time a socket heard nothing between two answers, milliseconds.
+    pub max_gap_ms: u64,
+}
+
+impl PulseReport {
+    /// Adds another socket's part.
+    pub fn merge(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.answered += other.answered;
+        self.max_gap_ms = self.max_gap_ms.max(other.max_gap_ms);
+    }
+}
+
 /// A load program at work.
 pub struct Load {
     child: Child,

@@ -58,7 +58,7 @@ pub struct Rig {
     pub folder: PathBuf,
     keep_logs: Option<PathBuf>,
     // Last: fields are dropped in order, and this one removes what the others used.
-    _janitor: Janitor,
+    janitor: Janitor,
 }
 
 impl Rig {
@@ -94,7 +94,7 @@ impl Rig {
             servers.push(ServerHost::new(&name, ns, format!("10.0.0.{}", 20 + number)));
         }
         let appliance = Appliance::new(app.clone(), &folder, Conf::new(&base, &folder));
-        let mut rig = Self { appliance, servers, client, bridge, app, folder, keep_logs: None, _janitor: janitor };
+        let mut rig = Self { appliance, servers, client, bridge, app, folder, keep_logs: None, janitor };
         rig.lay()?;
         if spec.run_servers {
             for host in &mut rig.servers {
@@ -103,6 +103,12 @@ impl Rig {
             }
         }
         Ok(rig)
+    }
+
+    /// What removes the rig's things when it ends.
+    #[must_use]
+    pub fn janitor(&self) -> &Janitor {
+        &self.janitor
     }
 
     /// Copies the logs to `folder` when the rig ends.

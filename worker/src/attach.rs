@@ -74,7 +74,7 @@ pub fn attach(
         match orders.recv_timeout(LOOK) {
             Ok(ToWorker::Admit(admit)) => break *admit,
             Ok(ToWorker::Died { .. }) => {}
-            Ok(ToWorker::Stop) => return Err(WorkerError::Stopped),
+            Ok(ToWorker::Stop) => return Err(WorkerError::Ordered),
             Err(RecvTimeoutError::Timeout) if asked_to_stop() => return Err(WorkerError::Stopped),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(WorkerError::HolderGone),

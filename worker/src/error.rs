@@ -15,6 +15,9 @@ pub enum WorkerError {
     /// Told to stop before it served: no error.
     #[error("told to stop before it was admitted")]
     Stopped,
+    /// `lb-primary` stops, and with it its workers: no error.
+    #[error("lb-primary stops")]
+    Ordered,
     /// EAL.
     #[error(transparent)]
     Eal(#[from] dpdk::EalError),

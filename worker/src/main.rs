@@ -18,6 +18,7 @@ mod faults;
 mod futex;
 mod io;
 mod keeper;
+mod privileges;
 mod serve;
 mod slots;
 mod threads;
@@ -65,9 +66,13 @@ fn main() -> ExitCode {
         log::error!("cannot start again with the instance's environment: {error}");
         return ExitCode::FAILURE;
     }
+    if let Err(error) = privileges::give_up(&node.tables_dir()) {
+        log::error!("{error}");
+        return ExitCode::FAILURE;
+    }
     // Not by a return: destructors would unmap what other threads may still look at, and EAL would clean up.
     match serve::run(&node, &run_dir, arguments.zone, arguments.take_over) {
-        Ok(Ended::Ordered) => dpdk::exit_now(stopped_status()),
+        Ok(Ended::Ordered) | Err(WorkerError::Ordered) => dpdk::exit_now(stopped_status()),
         Ok(Ended::Asked | Ended::Relieved) | Err(WorkerError::Stopped) => dpdk::exit_now(0),
         Err(error) => {
             log::error!("{error}");

@@ -74,6 +74,7 @@ pub fn run(node: &Node, run_dir: &Path, zone: u8, take_over: bool) -> Result<End
 
     let numbers: Vec<u32> = wanted.places().map(|p| p.number).collect();
     log::info!("zone {zone} serves slots {numbers:?} on CPUs {cpus:?}");
+    crate::privileges::confine();
     service::ready(&format!("zone {zone}: {} slots served", numbers.len()));
     link.send(WorkerSays::Serving { slots: numbers })?;
     let places = wanted.free.into_iter().chain(wanted.of_others).collect();

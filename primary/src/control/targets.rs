@@ -94,7 +94,10 @@ impl Targets {
 pub fn share(path: &Path, run_dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let group = std::fs::metadata(run_dir)?.gid();
-    std::os::unix::fs::chown(path, None, Some(group))?;
+    // Mostly it is ours, and then the call may be forbidden (the unit's filter).
+    if std::fs::metadata(path)?.gid() != group {
+        std::os::unix::fs::chown(path, None, Some(group))?;
+    }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
 }
 

@@ -158,6 +158,7 @@ pub fn main(config_path: PathBuf, from_file: bool, facts: Option<PathBuf>) -> Ex
 }
 
 fn prepare(facts: Option<PathBuf>) -> Result<(Vec<PortFacts>, Lock), HolderError> {
+    crate::privileges::control()?;
     let path = facts.unwrap_or_default();
     let text = std::fs::read(&path).map_err(HolderError::file("read", &path))?;
     let ports = serde_json::from_slice(&text)?;

@@ -90,6 +90,9 @@ pub enum HolderError {
     /// A link.
     #[error(transparent)]
     Link(#[from] links::LinkError),
+    /// Rights could not be given up.
+    #[error(transparent)]
+    Privilege(#[from] links::privileges::PrivilegeError),
     /// The plan that came from ourselves does not read.
     #[error("the plan of the plan process is not understood: {0}")]
     Plan(#[from] serde_json::Error),

@@ -94,6 +94,7 @@ fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<End, HolderE
     preflight::empty(&ipc);
     fs::create_dir_all(&plan.state_dir).map_err(HolderError::file("make folder", &plan.state_dir))?;
     preflight::mount(plan)?;
+    crate::privileges::holder(plan.ports.iter().any(|p| p.pci))?;
     let segments = Segments::open(plan)?;
 
     let (tell, events) = mpsc::channel();

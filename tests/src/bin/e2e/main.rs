@@ -15,6 +15,7 @@ mod faults;
 mod forwarding;
 mod health;
 mod holder;
+mod privileges;
 mod random;
 mod restart;
 mod rig_itself;
@@ -22,6 +23,7 @@ mod rolling;
 mod shapes;
 mod supervise;
 mod trial;
+mod units;
 mod upgrade;
 
 use std::time::Duration;
@@ -85,6 +87,14 @@ const TESTS: &[Test] = &[
     test("holder::killed", 300, holder::killed),
     test("holder::stopped", 240, holder::stopped),
     test("holder::second_primary_refused_while_workers_live", 60, holder::second_primary_refused_while_workers_live),
+    test("privileges::given_up", 60, privileges::given_up),
+    test("privileges::forbidden_calls", 120, privileges::forbidden_calls),
+    test("privileges::no_secrets", 90, privileges::no_secrets),
+    test("units::target_serves", 60, units::target_serves),
+    test("units::killed_come_back", 60, units::killed_come_back),
+    test("units::holder_killed", 60, units::holder_killed),
+    test("units::planned_restart", 60, units::planned_restart),
+    test("units::rolling_upgrade", 60, units::rolling_upgrade),
 ];
 
 fn main() {
