@@ -7,6 +7,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use clap::Parser;
 use links::LinkError;
@@ -47,6 +48,9 @@ fn version() -> &'static str {
     format!("{} (layout {layout}, {})", env!("CARGO_PKG_VERSION"), dpdk::version()).leak()
 }
 
+/// A unit starts a dead worker again at once; one that finds no lb-primary or no tables waits so long before it ends.
+const FAILED_START: Duration = Duration::from_millis(500);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     links::service::init_log();
@@ -77,6 +81,11 @@ fn main() -> ExitCode {
         Err(error) => {
             log::error!("{error}");
             links::service::status(&error.to_string());
+            if std::env::var_os("LB_INSTANCE").is_some()
+                && matches!(error, WorkerError::Link(_) | WorkerError::Segment(_))
+            {
+                std::thread::sleep(FAILED_START);
+            }
             dpdk::exit_now(match error {
                 WorkerError::Link(LinkError::Unreachable { .. }) => 3,
                 _ => 1,
