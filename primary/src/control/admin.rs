@@ -1,7 +1,7 @@
 //! The admin socket: bounded clients, bounded frames, bounded memory, bounded patience; one thread, nothing blocks.
 //!
 //! A client is read only when its last answer has left, so that it cannot make us keep more than one answer for it. Of
-//! the clients that wait, those of the user who took least of our time lately come first; a turn ends after 20 ms, so
+//! the clients that wait, those of the user who took least of our time lately come first; a turn ends after 10 ms, so
 //! that newcomers are seen. Who gets a place when all are taken: [`admission`].
 
 mod admission;
@@ -10,7 +10,7 @@ mod client;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -41,9 +41,9 @@ const UNTAKEN: usize = 1 << 20;
 /// Who takes nothing for so long is slow when others need the room.
 const STALLED: Duration = Duration::from_millis(200);
 /// Time for answers before newcomers are looked at again.
-const BUDGET: Duration = Duration::from_millis(20);
-/// Connections looked at in one turn.
-const NEWCOMERS: usize = 256;
+const BUDGET: Duration = Duration::from_millis(10);
+/// Connections looked at in one turn: a crowd is turned away at once, since others stand behind it.
+const NEWCOMERS: usize = 1024;
 
 /// How long a client is borne with.
 #[derive(Debug, Clone, Copy)]
@@ -198,32 +198,42 @@ impl Admin {
     }
 
     fn accept(&mut self) {
+        let full = ApiError::new(Code::Failed, format!("{MAX_CLIENTS} clients are connected already"));
+        let full = full.code(control_api::error::FULL).hint("try again later");
+        let line = Response::new(Value::Null, Err(full.clone())).line();
+        // A user for whom there is no place now: this turn's others of him are turned away without a further look.
+        let mut turned_away = None;
         for _ in 0..NEWCOMERS {
             let Ok((stream, _)) = self.listener.accept() else { return };
-            if let Err(error) = self.admit(stream) {
-                log::warn!("a client did not come: {error}");
+            let Ok(peer) = getsockopt(&stream, PeerCredentials) else { continue };
+            let uid = peer.uid();
+            let writes = uid == 0 || uid == self.own_uid;
+            if turned_away == Some(uid) || !self.room_for(uid, writes, &full) {
+                turned_away = Some(uid);
+                let _ = (&stream).write(&line); // Its buffer is empty: this does not block.
+                continue;
             }
+            if let Err(error) = stream.set_nonblocking(true) {
+                log::warn!("a client did not come: {error}");
+                continue;
+            }
+            let caller = Caller { uid, pid: peer.pid(), user: user(uid), writes, upload: String::new() };
+            self.clients.push(Client::new(stream, caller, Instant::now()));
         }
     }
 
-    fn admit(&mut self, stream: UnixStream) -> std::io::Result<()> {
-        stream.set_nonblocking(true)?;
-        let peer = getsockopt(&stream, PeerCredentials)?;
-        let uid = peer.uid();
-        let writes = uid == 0 || uid == self.own_uid;
-        let now = Instant::now();
-        if self.clients.len() >= MAX_CLIENTS {
-            let full = ApiError::new(Code::Failed, format!("{MAX_CLIENTS} clients are connected already"));
-            let full = full.code(control_api::error::FULL).hint("try again later");
-            let places: Vec<_> = self.clients.iter().map(|c| c.place(now)).collect();
-            let Some(at) = yields(&places, uid, writes) else {
-                return (&stream).write(&Response::new(Value::Null, Err(full)).line()).map(drop);
-            };
-            self.clients.swap_remove(at).cut(&full);
+    /// Is there a place for a newcomer, or one that is given up for him?
+    fn room_for(&mut self, uid: u32, writes: bool, why: &ApiError) -> bool {
+        if self.clients.len() < MAX_CLIENTS {
+            return true;
         }
-        let caller = Caller { uid, pid: peer.pid(), user: user(uid), writes, upload: String::new() };
-        self.clients.push(Client::new(stream, caller, now));
-        Ok(())
+        let now = Instant::now();
+        let places: Vec<_> = self.clients.iter().map(|c| c.place(now)).collect();
+        let yielded = yields(&places, uid, writes);
+        if let Some(at) = yielded {
+            self.clients.swap_remove(at).cut(why);
+        }
+        yielded.is_some()
     }
 }
 

@@ -98,7 +98,7 @@ fn ten_thousand_services_are_listed_in_pieces_and_changed_one_by_one() {
     let appliance = Appliance::sized(&Sizes { services: 10_100, servers: 10_200, more, ..Sizes::default() });
     let mut core = appliance.core();
     let mut times = Vec::new();
-    for n in 0..10 {
+    for n in 0..3 {
         appliance.serve();
         let params = json!({"service": "s77", "rs": "10.2.0.78:80", "keys": [["weight", (n + 2).to_string()]]});
         let begun = (cpu(), std::time::Instant::now());
@@ -106,7 +106,7 @@ fn ten_thousand_services_are_listed_in_pieces_and_changed_one_by_one() {
         times.push((cpu() - begun.0, begun.1.elapsed()));
     }
     times.sort_unstable();
-    println!("a change among {services} services: {:?} of processor time, {:?} in all", times[5].0, times[5].1);
+    println!("a change among {services} services: {:?} of processor time, {:?} in all", times[1].0, times[1].1);
     for method in [method::CONFIG_HISTORY, method::SERVICE_LIST, method::RS_LIST] {
         let (_, took) = ask(&mut core, method, json!({}));
         assert!(took < LONGEST, "{method}: {took:?}");

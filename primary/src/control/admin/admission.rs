@@ -3,6 +3,8 @@
 //! A place is worth what is done with it: one held in silence goes first, then one of the user who holds most. So neither
 //! sixty-four silent clients nor a crowd of one user keep others out, and root and the daemon's own user always get in.
 
+use std::collections::HashMap;
+
 /// A client that has connected a moment ago may still be about to ask, ms.
 const GRACE_MS: u64 = 1000;
 /// A client between two requests yields to its own user's newcomers after this, ms.
@@ -26,7 +28,9 @@ pub struct Place {
 /// Which place a newcomer takes; `None`: nobody yields.
 #[must_use]
 pub fn yields(places: &[Place], uid: u32, privileged: bool) -> Option<usize> {
-    let share = |uid: u32| places.iter().filter(|p| p.uid == uid).count();
+    let mut shares: HashMap<u32, usize> = HashMap::new();
+    places.iter().for_each(|p| *shares.entry(p.uid).or_default() += 1);
+    let share = |uid: u32| shares.get(&uid).copied().unwrap_or(0);
     let own = share(uid);
     // Longest quiet of whoever holds most.
     let pick = |may: &dyn Fn(&Place) -> bool| {
