@@ -24,14 +24,20 @@ pub fn run(options: &[&str]) -> Outcome {
     Err(format!("the demo cannot be started: {error}"))
 }
 
-/// Builds lb-primary with failpoints, which tests kill at every step of a change, as `target/failpoints/lb-primary`. In the
-/// profile of the unit tests: its libraries are there already.
+/// Builds the programs that die where they are told to (`LB_DIE_AT`), as `target/failpoints/lb-primary` and `lb-worker`. In
+/// the profile of the unit tests: their libraries are there already.
 pub fn build_failpoints() -> Outcome {
     say("building (failpoints)");
-    step::run(cargo().args(["build", "--package", "primary", "--features", "failpoints"]))?;
-    let (built, folder) = (target().join("debug/lb-primary"), target().join("failpoints"));
-    let copied = std::fs::create_dir_all(&folder).and_then(|()| std::fs::copy(&built, folder.join("lb-primary")));
-    copied.map(drop).map_err(|error| format!("{} cannot be copied: {error}", built.display()))
+    let features = ["--features", "primary/failpoints,worker/failpoints"];
+    step::run(cargo().args(["build", "--package", "primary", "--package", "worker"]).args(features))?;
+    let folder = target().join("failpoints");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    for program in ["lb-primary", "lb-worker"] {
+        let built = target().join("debug").join(program);
+        let copied = std::fs::copy(&built, folder.join(program));
+        copied.map_err(|error| format!("{} cannot be copied: {error}", built.display()))?;
+    }
+    Ok(())
 }
 
 /// Builds the programs as they are shipped.

@@ -13,6 +13,8 @@ pub fn run(filters: &[&str]) -> Outcome {
     if filters.is_empty() {
         lint::checks(&mut tally, &[]);
         tally.tests("unit tests", cargo().args(["test", "--workspace", "--no-fail-fast"]));
+        let simulator = ["test", "--package", "datapath", "--features", "datapath/failpoints", "--test", "sim"];
+        tally.tests("simulator", cargo().args(simulator).args(["--", "--nocapture"]));
         let sessions = "10 million sessions: found from both sides, expired, bytes each";
         tally.check(sessions, bench("session-table", &[]));
     }

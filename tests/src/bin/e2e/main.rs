@@ -11,6 +11,7 @@ mod changes;
 mod configuration;
 mod crash;
 mod ctx;
+mod failpoints;
 mod faults;
 mod forwarding;
 mod health;
@@ -80,6 +81,8 @@ const TESTS: &[Test] = &[
     test("upgrade::bad_successors", 120, upgrade::bad_successors),
     test("upgrade::other_layouts", 120, upgrade::other_layouts),
     test("upgrade::orphans_are_adopted", 120, upgrade::orphans_are_adopted),
+    test("failpoints::not_shipped", 30, failpoints::not_shipped),
+    test("failpoints::every_store", 900, failpoints::every_store),
     test("restart::one_cpu_more_and_less", 180, restart::one_cpu_more_and_less),
     test("crash::workers_killed_under_load", 240, crash::workers_killed_under_load),
     test("crash::three_deaths", 120, crash::three_deaths),
