@@ -5,7 +5,8 @@ use std::hash::Hasher;
 use std::sync::atomic::AtomicU16;
 
 use arch::{
-    HashKey, TAGS, keyed_hash, match_tags, match_tags_shared, prefetch_at, prefetch_read, prefetch_write, siphash13,
+    HashKey, TAGS, differ, keyed_hash, load32, load64, match_tags, match_tags_shared, opaque, prefetch_at,
+    prefetch_read, prefetch_write, siphash13,
 };
 
 /// Key bytes with no structure, fixed so that a failure repeats.
@@ -133,4 +134,36 @@ fn consecutive_tuples_spread_evenly() {
             }
         }
     }
+}
+
+#[test]
+fn loads_are_the_bytes() {
+    let bytes: [u8; 24] = std::array::from_fn(|i| 200_u8.wrapping_add(i as u8).wrapping_mul(11));
+    assert_eq!(load64::<0, _>(&bytes), u64::from_le_bytes(bytes[..8].try_into().unwrap()));
+    assert_eq!(load64::<13, _>(&bytes), u64::from_le_bytes(bytes[13..21].try_into().unwrap()));
+    assert_eq!(load64::<16, _>(&bytes), u64::from_le_bytes(bytes[16..].try_into().unwrap()));
+    assert_eq!(load32::<20, _>(&bytes), u32::from_le_bytes(bytes[20..].try_into().unwrap()));
+    // What was stored just before is seen.
+    let words = [AtomicU16::new(1), AtomicU16::new(2)];
+    words[1].store(0x1234, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(load32::<0, _>(&words), 0x1234_0001);
+}
+
+#[test]
+fn bits_outside_the_mask_do_not_differ() {
+    let others: [u8; 32] = std::array::from_fn(|i| i as u8 * 7);
+    for bit in 0..256 {
+        let mut bytes = others;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let mut mask = [0; 32];
+        mask[bit / 8] = 1 << (bit % 8);
+        assert!(differ(&bytes, &others, &mask) && !differ(&others, &others, &mask));
+        let inverse = mask.map(|byte| !byte);
+        assert!(!differ(&bytes, &others, &inverse) && !differ(&bytes, &others, &[0; 32]));
+    }
+}
+
+#[test]
+fn opaque_values_are_the_same() {
+    assert_eq!([0, 1, u64::MAX, 1 << 63].map(opaque), [0, 1, u64::MAX, 1 << 63]);
 }

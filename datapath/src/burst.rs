@@ -46,14 +46,14 @@ struct Lane {
     hash: u64,
     /// The first record that carries the key's tag, unverified; [`NONE`]: there is none.
     record: u32,
-    /// The state its record must have for it to go the straight way; else [`OTHER`] or [`KEYED`], which is no state.
+    /// The state its record must have for it to go the straight way; else [`OTHER`] or [`KEYED`], which no record has.
     state: u16,
 }
 
 /// Not TCP or UDP to us, or refused by the parser.
-const OTHER: u16 = 0;
+const OTHER: u16 = 0x8000;
 /// TCP or UDP, but not plain.
-const KEYED: u16 = 1;
+const KEYED: u16 = 0x8001;
 
 const EMPTY: Lane = Lane { hash: 0, record: NONE, state: OTHER };
 

@@ -255,8 +255,12 @@ impl Step {
     }
 }
 
+/// Also one that says its record is not in the index, and then perhaps with a state that lets no packet go straight.
 fn drop_a_flag(row: &SessionRow, value: u32) {
-    row.flags.store(row.flags.load(Relaxed) ^ 1 << (value & 3), Relaxed);
+    row.flags.store(row.flags.load(Relaxed) ^ 1 << (value % 6), Relaxed);
+    if value.is_multiple_of(2) {
+        row.state.store((value % 7 / 3) as u8, Relaxed);
+    }
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::step::{Tally, cargo, run as run_command, target};
-use crate::{Outcome, demo, lint, setup};
+use crate::{Outcome, demo, instructions, lint, setup};
 
 /// All tests; with filters only the end-to-end tests whose names contain one of them. A machine
 /// that lacks something fails here: nothing is skipped.
@@ -17,6 +17,7 @@ pub fn run(filters: &[&str]) -> Outcome {
         tally.tests("simulator", cargo().args(simulator).args(["--", "--nocapture"]));
         let sessions = "10 million sessions: found from both sides, expired, bytes each";
         tally.check(sessions, bench("session-table", &[]));
+        tally.check("instructions per packet and per connection", instructions::run(false));
     }
     match demo::build().and_then(|()| demo::build_failpoints()) {
         Ok(()) => tally.tests("end to end", Command::new(target().join("release/e2e")).args(filters)),
@@ -25,16 +26,27 @@ pub fn run(filters: &[&str]) -> Outcome {
     tally.close()
 }
 
+/// A benchmark: name, example of `datapath`, arguments put before the caller's.
+type Bench = (&'static str, &'static str, &'static [&'static str]);
+
+const BENCHES: &[Bench] = &[
+    ("packet", "packet", &[]),
+    ("session", "session", &[]),
+    ("schedule", "session", &["rr/1/10", "wrr/1/10", "lc/1/10", "rr/1/1000", "wrr/1/1000", "lc/1/1000"]),
+    ("services", "session", &["rr/1/10", "rr/10000/10"]),
+    ("session-table", "session_table", &[]),
+];
+
 /// A benchmark by its name.
 pub fn bench(name: &str, arguments: &[&str]) -> Outcome {
-    // Name, package, example.
-    const BENCHES: &[(&str, &str, &str)] =
-        &[("packet", "datapath", "packet"), ("session-table", "datapath", "session_table")];
-    let Some((_, package, example)) = BENCHES.iter().find(|(known, ..)| *known == name) else {
+    if name == "instructions" {
+        return instructions::run(arguments.contains(&"--record"));
+    }
+    let Some((_, example, own)) = BENCHES.iter().find(|(known, ..)| *known == name) else {
         let known: Vec<&str> = BENCHES.iter().map(|(n, ..)| *n).collect();
-        return Err(format!("no benchmark {name}; there are: {}", known.join(", ")));
+        return Err(format!("no benchmark {name}; there are: {}, instructions", known.join(", ")));
     };
     let mut command = cargo();
-    command.args(["run", "--release", "--package", package, "--example", example, "--"]).args(arguments);
-    run_command(&mut command)
+    command.args(["run", "--release", "--package", "datapath", "--example", example, "--"]);
+    run_command(command.args(*own).args(arguments))
 }

@@ -11,12 +11,12 @@
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a benchmark: it may fail where it stands")]
 
 mod port;
+mod spread;
 mod traffic;
 mod world;
 mod yardstick;
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use datapath::SlotRunner;
 use shm_layout::counters::Flow;
@@ -24,9 +24,9 @@ use shm_layout::limits::RX_BURST;
 use shm_layout::slot::Slot;
 
 use port::{BUFFERS, Port};
+use spread::{Spread, thread_ns};
 use traffic::Traffic;
 use world::{Case, START_NS};
-use yardstick::Spread;
 
 /// What is measured when nothing is asked for.
 const USUAL: [&str; 7] = ["16/4", "1000", "1000u", "65536", "1000000", "10000000", "10000000/100000"];
@@ -99,11 +99,11 @@ impl Bench {
 /// The work, and nothing else: a name of its own for the count of instructions.
 #[inline(never)]
 fn measured(runner: &mut SlotRunner, port: &mut Port, now: u64) -> f64 {
-    let start = Instant::now();
+    let start = thread_ns();
     for _ in 0..BUFFERS / RX_BURST {
         runner.poll(port, now);
     }
-    start.elapsed().as_nanos() as f64 / BUFFERS as f64
+    (thread_ns() - start) as f64 / BUFFERS as f64
 }
 
 /// xorshift64.
@@ -134,7 +134,7 @@ fn main() {
         }
         let mut packet = Spread::default();
         let (mut reflect, mut cycle) = (Spread::default(), Spread::default());
-        let busy = yardstick::Busy::begin();
+        let busy = spread::Busy::begin();
         for _ in 0..rounds {
             cycle.add(yardstick::cycle_ns());
             packet.add(bench.round());

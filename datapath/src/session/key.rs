@@ -119,6 +119,7 @@ impl Tuples {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Side(u64);
 
+#[allow(clippy::cast_possible_truncation, reason = "it is 0 or 1")]
 impl Side {
     /// 0 or 1.
     #[inline(always)]
