@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use control::Prefer;
 
 mod control;
 mod failpoint;
@@ -27,6 +28,9 @@ struct Arguments {
     /// Take the file even if the journal is newer.
     #[arg(long)]
     from_file: bool,
+    /// Go on with the journal, whatever the file says: control that comes back.
+    #[arg(long, hide = true)]
+    from_journal: bool,
     /// One of the program's other lives; started by itself.
     #[arg(long, hide = true, value_name = "LIFE")]
     internal: Option<Life>,
@@ -58,7 +62,10 @@ fn main() -> ExitCode {
     match arguments.internal {
         Some(Life::Plan) => holder::plan::main(&config, from_file),
         Some(Life::Holder) => holder::main(&config, from_file),
-        Some(Life::Control) => holder::child::main(config, from_file, arguments.facts),
+        Some(Life::Control) => {
+            let prefer = if arguments.from_journal { Prefer::Journal } else { Prefer::at_start(from_file) };
+            holder::child::main(config, prefer, arguments.facts)
+        }
         None => holder::plan::start(&config, from_file, arguments.check),
     }
 }

@@ -136,6 +136,21 @@ pub fn beside_me(name: &str) -> Result<PathBuf> {
     )))
 }
 
+/// Path of a program built to die or to be bad where it is told to, as `cargo xtask test` makes it besides the one that is
+/// shipped.
+///
+/// # Errors
+/// When it is not there.
+pub fn with_failpoints(name: &str) -> Result<PathBuf> {
+    let me = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
+    // target/release/e2e → target/failpoints/NAME
+    let path = me.ancestors().nth(2).unwrap_or(Path::new("/")).join("failpoints").join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::claim(format!("{} is not built; hint: `cargo xtask test` does", path.display())))
+}
+
 /// What the janitor process does with its lines once the pipe is closed.
 pub fn clean(lines: &[String]) {
     let words: Vec<(&str, &str)> = lines.iter().filter_map(|l| l.split_once(' ')).collect();

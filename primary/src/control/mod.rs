@@ -56,6 +56,7 @@ pub use facts::{PORT_STATS, PortFacts, PortStats};
 use neighbour::{Neighbourhood, PortNet, longest_timeout};
 use peers::Peers;
 use rings::{Rings, SlotRings};
+pub use start::Prefer;
 pub use start::{StartError, start_config};
 use targets::Targets;
 
@@ -64,8 +65,8 @@ use targets::Targets;
 pub struct ControlArgs {
     /// The configuration file.
     pub config_path: PathBuf,
-    /// Take the file even if the journal is newer.
-    pub from_file: bool,
+    /// Which configuration wins.
+    pub prefer: Prefer,
     /// The holder's facts, one per configured port.
     pub ports: Vec<PortFacts>,
 }
@@ -126,7 +127,7 @@ fn serve(args: ControlArgs) -> Result<(), ControlError> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system("signals"))?;
     }
     let machine = SystemFacts::read();
-    let chosen = start::choose(&args.config_path, args.from_file, &machine)?;
+    let chosen = start::choose(&args.config_path, args.prefer, &machine)?;
     let config = &chosen.config;
     if args.ports.len() != config.ports.len() {
         return Err(ControlError::Ports { found: args.ports.len(), wanted: config.ports.len() });

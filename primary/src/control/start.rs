@@ -47,19 +47,38 @@ pub struct Chosen {
     pub entry: Option<Entry>,
 }
 
+/// Which configuration wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// The journal, unless the file has changed since.
+    Newer,
+    /// The file.
+    File,
+    /// The journal: control comes back while the appliance runs, and a file that was edited and not applied must wait.
+    Journal,
+}
+
+impl Prefer {
+    /// As an operator starts the appliance.
+    #[must_use]
+    pub const fn at_start(from_file: bool) -> Self {
+        if from_file { Self::File } else { Self::Newer }
+    }
+}
+
 /// The configuration an appliance starts with. Touches nothing.
 ///
 /// # Errors
 /// The file cannot be read, or is refused.
 pub fn start_config(path: &Path, from_file: bool) -> Result<Config, StartError> {
-    choose(path, from_file, &SystemFacts::read()).map(|chosen| chosen.config)
+    choose(path, Prefer::at_start(from_file), &SystemFacts::read()).map(|chosen| chosen.config)
 }
 
 /// As [`start_config`], with where it comes from.
 ///
 /// # Errors
 /// As there.
-pub fn choose(path: &Path, from_file: bool, facts: &dyn Facts) -> Result<Chosen, StartError> {
+pub fn choose(path: &Path, prefer: Prefer, facts: &dyn Facts) -> Result<Chosen, StartError> {
     let text = std::fs::read(path).map_err(|source| StartError::Unreadable { path: path.into(), source })?;
     let digest = config::digest(&text);
     let refused = |report| StartError::Refused(Box::new(report));
@@ -68,7 +87,14 @@ pub fn choose(path: &Path, from_file: bool, facts: &dyn Facts) -> Result<Chosen,
         refused(config::load(path, facts).err().unwrap_or(report))
     })?;
     let entry = Journal::peek(&node.state_dir());
-    if let Some(entry) = entry.as_ref().filter(|e| e.file_digest == digest && !from_file) {
+    let wins = |e: &&Entry| match prefer {
+        Prefer::Newer => e.file_digest == digest,
+        Prefer::File => false,
+        Prefer::Journal => true,
+    };
+    if let Some(entry) = entry.as_ref().filter(wins) {
+        // The digest stays that of the file it descends from: an edited one wins at the appliance's next start.
+        let digest = entry.file_digest.clone();
         return Ok(Chosen { config: entry.config(), file: None, digest, entry: Some(entry.clone()) });
     }
     let loaded = config::load(path, facts).map_err(refused)?;
@@ -97,7 +123,7 @@ mod tests {
         let state = format!("name = \"test\"\nstate_dir = \"{}\"", folder.path().display());
         let text = TOML.replace("name = \"test\"", &state);
         std::fs::write(&path, &text).unwrap();
-        let first = choose(&path, false, &AllFacts).unwrap();
+        let first = choose(&path, Prefer::Newer, &AllFacts).unwrap();
         assert!(first.file.is_some() && first.entry.is_none());
         assert_eq!(first.config.ports[0].slots, Some(2));
         // An edit was made: the journal has it, the file does not.
@@ -120,16 +146,19 @@ mod tests {
             register,
         };
         Journal::open(folder.path()).unwrap().write(&entry).unwrap();
-        let second = choose(&path, false, &AllFacts).unwrap();
+        let second = choose(&path, Prefer::Newer, &AllFacts).unwrap();
         assert!(second.file.is_none() && second.config == edited);
-        let forced = choose(&path, true, &AllFacts).unwrap();
+        let forced = choose(&path, Prefer::File, &AllFacts).unwrap();
         assert_eq!(forced.config.services[0].rs.len(), 2);
         assert_eq!(forced.config.services[0].rs[0].admin, config::Admin::Drain, "the operator's word stays");
         // Slots are those of the first start, also with another CPU; anything changed makes the file win.
         std::fs::write(&path, text.replace("slots = 2\n", "").replace("cpus = [1]", "cpus = [1, 2]")).unwrap();
-        let third = choose(&path, false, &AllFacts).unwrap();
+        let third = choose(&path, Prefer::Newer, &AllFacts).unwrap();
         assert!(third.file.is_some() && third.config.ports[0].slots == Some(2));
+        // Control that comes back goes on with what is in force, and the edited file still wins at the next start.
+        let back = choose(&path, Prefer::Journal, &AllFacts).unwrap();
+        assert!(back.file.is_none() && back.config == edited && back.digest == entry.file_digest);
         std::fs::write(&path, "[node]\nname = \"test\"\nnonsense = 1\n").unwrap();
-        assert_eq!(choose(&path, false, &AllFacts).unwrap_err().exit_status(), 4);
+        assert_eq!(choose(&path, Prefer::Newer, &AllFacts).unwrap_err().exit_status(), 4);
     }
 }

@@ -125,7 +125,7 @@ impl Appliance {
             pipeline: false,
             steering: 0,
         };
-        let chosen = start::choose(&self.path(), false, &AllFacts).unwrap_or_else(|e| panic!("{e}"));
+        let chosen = start::choose(&self.path(), Prefer::Newer, &AllFacts).unwrap_or_else(|e| panic!("{e}"));
         let facts = [facts];
         let mut core = Core::open(chosen, self.path(), &facts, self.tables(), Box::new(AllFacts)).unwrap();
         core.rings = Some(start_rings(&core, &facts).unwrap());

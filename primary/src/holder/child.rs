@@ -13,7 +13,7 @@ use shm_layout::published::Published;
 use super::error::HolderError;
 use super::plan;
 use super::preflight::Lock;
-use crate::control::{ControlArgs, PortFacts};
+use crate::control::{ControlArgs, PortFacts, Prefer};
 
 /// What the holder tells control, in the run directory.
 pub const FACTS_FILE: &str = "control-facts.json";
@@ -32,6 +32,8 @@ const SILENT_MS: u64 = 10_000;
 #[derive(Debug)]
 pub struct Control {
     command: ControlCommand,
+    /// How it is started until a generation is in force.
+    first: Prefer,
     child: Option<Child>,
     started: Instant,
     pause: Duration,
@@ -50,23 +52,26 @@ impl Control {
     ///
     /// # Errors
     /// A file cannot be written, or no process started.
-    pub fn start(run_dir: &Path, config: &Path, from_file: bool, facts: &[PortFacts]) -> Result<Self, HolderError> {
+    pub fn start(run_dir: &Path, config: &Path, prefer: Prefer, facts: &[PortFacts]) -> Result<Self, HolderError> {
         let path = run_dir.join(FACTS_FILE);
         super::write_whole(&path, &serde_json::to_vec(facts)?)?;
         // The path and not the open file: a control started later is the one that is installed then.
         let program = std::env::current_exe().map_err(HolderError::file("find", "the own program"))?;
         let command = ControlCommand { program, config: config.into(), facts: path };
-        let mut control = Self { command, child: None, started: Instant::now(), pause: PAUSE, due: None };
-        control.spawn(from_file)?;
+        let mut control =
+            Self { command, first: prefer, child: None, started: Instant::now(), pause: PAUSE, due: None };
+        control.spawn(prefer)?;
         Ok(control)
     }
 
-    fn spawn(&mut self, from_file: bool) -> Result<(), HolderError> {
+    fn spawn(&mut self, prefer: Prefer) -> Result<(), HolderError> {
         let ControlCommand { program, config, facts } = &self.command;
         let mut command = Command::new(program);
         command.arg("--config").arg(config).args(["--internal", "control", "--facts"]).arg(facts);
-        if from_file {
-            command.arg("--from-file");
+        match prefer {
+            Prefer::Newer => {}
+            Prefer::File => drop(command.arg("--from-file")),
+            Prefer::Journal => drop(command.arg("--from-journal")),
         }
         // The service manager listens to the holder alone.
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").stdin(Stdio::null());
@@ -80,8 +85,9 @@ impl Control {
     /// To be called often: notices its end (returned: the status) and plans the next start, which happens here too.
     pub fn tend(&mut self, published: &Published) -> Option<i32> {
         if self.due.is_some_and(|due| due <= Instant::now()) {
-            // Only the first start is from the file: what was changed since must not be lost.
-            if let Err(error) = self.spawn(false) {
+            // Once a generation is in force, control goes on with it, whatever became of the file.
+            let prefer = if published.current().is_some() { Prefer::Journal } else { self.first };
+            if let Err(error) = self.spawn(prefer) {
                 log::error!("{error}");
                 self.due = Some(Instant::now() + PAUSE_MAX);
             }
@@ -147,9 +153,9 @@ pub fn end_orphan(run_dir: &Path) {
 }
 
 /// Control's life: the lock, the link to the holder, then its own work.
-pub fn main(config_path: PathBuf, from_file: bool, facts: Option<PathBuf>) -> ExitCode {
+pub fn main(config_path: PathBuf, prefer: Prefer, facts: Option<PathBuf>) -> ExitCode {
     match prepare(facts) {
-        Ok((ports, _lock)) => crate::control::run(ControlArgs { config_path, from_file, ports }),
+        Ok((ports, _lock)) => crate::control::run(ControlArgs { config_path, prefer, ports }),
         Err(error) => {
             log::error!("{error}");
             ExitCode::from(error.status())

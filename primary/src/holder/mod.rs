@@ -27,7 +27,7 @@ mod segments;
 mod tests;
 mod workers;
 
-use crate::control::PORT_STATS;
+use crate::control::{PORT_STATS, Prefer};
 use child::Control;
 use error::HolderError;
 use plan::HolderPlan;
@@ -172,7 +172,7 @@ impl<'a> Holder<'a> {
         let arrivals = tell.clone();
         Listener::serve(&links::holder_socket(&self.plan.run_dir), move |p| arrivals.send(Event::Arrived(p)).is_ok())?;
         let facts: Vec<_> = self.ports.iter().map(HeldPort::facts).collect();
-        let mut control = Control::start(&self.plan.run_dir, config, from_file, &facts)?;
+        let mut control = Control::start(&self.plan.run_dir, config, Prefer::at_start(from_file), &facts)?;
         let result = self.watch(&mut control, tell, events);
         if !matches!(result, Ok(End::Again)) {
             service::stopping();

@@ -6,7 +6,7 @@
 //! left: the worker says so, as the number differs by what an operation finds.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ enum End {
 
 pub fn every_store(ctx: &mut Ctx) -> Result<()> {
     let mut rig = ctx.rig()?;
-    rig.appliance.instead.insert(DOOMED.into(), doomed()?);
+    rig.appliance.instead.insert(DOOMED.into(), tests::janitor::with_failpoints("lb-worker")?);
     // Closed connections leave the tables within the test, so that records are given back and used again.
     rig.appliance.conf.service("web").extra.push("timeouts = { time_wait = \"1s\", close = \"1s\" }".into());
     rig.start()?;
@@ -107,22 +107,15 @@ pub fn every_store(ctx: &mut Ctx) -> Result<()> {
 /// Nothing of the failpoints is in what is shipped.
 pub fn not_shipped(_: &mut Ctx) -> Result<()> {
     let shipped = ["lb-worker", "lb-primary", "lbctl"].map(beside_me);
-    for (path, expected) in shipped.into_iter().map(|path| (path, false)).chain([(doomed(), true)]) {
+    for (path, expected) in
+        shipped.into_iter().map(|path| (path, false)).chain([(tests::janitor::with_failpoints("lb-worker"), true)])
+    {
         let path = path?;
         let bytes = std::fs::read(&path).map_err(Error::file("read", &path))?;
         let found = bytes.windows(9).any(|window| window == b"LB_DIE_AT");
         ensure(found == expected, || format!("{} knows LB_DIE_AT: {found}", path.display()))?;
     }
     Ok(())
-}
-
-/// The worker that dies where it is told to, as `cargo xtask test` builds it besides the one that is shipped.
-fn doomed() -> Result<PathBuf> {
-    let me = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
-    // target/release/e2e → target/failpoints/lb-worker
-    let path = me.ancestors().nth(2).unwrap_or(Path::new("/")).join("failpoints/lb-worker");
-    ensure(path.is_file(), || format!("{} is not built; hint: `cargo xtask test` does", path.display()))?;
-    Ok(path)
 }
 
 /// One worker that is to die, from its start to the return of the one it relieved. To die in recovery, it follows one that

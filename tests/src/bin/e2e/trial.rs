@@ -87,7 +87,7 @@ pub fn goes_back_unless_confirmed(ctx: &mut Ctx) -> Result<()> {
 pub fn killed_at_every_step(ctx: &mut Ctx) -> Result<()> {
     let mut rig = ctx.rig()?;
     let order = rig.folder.join("die-at");
-    rig.appliance.instead.insert("lb-primary".into(), with_failpoints()?);
+    rig.appliance.instead.insert("lb-primary".into(), tests::janitor::with_failpoints("lb-primary")?);
     rig.appliance.environment.push(("LB_DIE_AT".into(), format!("@{}", order.display())));
     rig.start()?;
     let (web, talk) = (format!("{VIP}:80"), format!("{VIP}:9000"));
@@ -236,15 +236,6 @@ impl Case<'_> {
         }
         Ok(())
     }
-}
-
-/// lb-primary as `cargo xtask test` builds it besides the one that is shipped.
-fn with_failpoints() -> Result<PathBuf> {
-    let me = std::env::current_exe().unwrap_or_default();
-    // target/release/e2e → target/failpoints/lb-primary
-    let path = me.ancestors().nth(2).unwrap_or(Path::new("/")).join("failpoints/lb-primary");
-    ensure(path.is_file(), || format!("{} is not built; hint: `cargo xtask test` does", path.display()))?;
-    Ok(path)
 }
 
 fn kill_control(rig: &Rig) -> Result<()> {

@@ -177,7 +177,7 @@ pub fn bad_successors(ctx: &mut Ctx) -> Result<()> {
     std::thread::sleep(Duration::from_secs(4)); // What is compared with: three seconds of the old worker's own.
     let old = pid_of(&lbctl.workers()?, 0)?;
     for (fault, word) in [("drop", "it drops"), ("deaf", "receives nothing"), ("spin@200", "has died on trial")] {
-        rig.appliance.instead.insert("lb-worker".into(), with_faults()?);
+        rig.appliance.instead.insert("lb-worker".into(), tests::janitor::with_failpoints("lb-worker")?);
         rig.appliance.environment = vec![("LB_FAULT".into(), fault.into())];
         rig.appliance.start_worker(0, 'b', &["--take-over"])?;
         let begin = std::time::Instant::now();
@@ -209,7 +209,7 @@ pub fn other_layouts(ctx: &mut Ctx) -> Result<()> {
     let lbctl = rig.lbctl()?;
     let talk = format!("{VIP}:9000");
     let talkers = rig.load("tcp-talk", &["client", "--target", &talk, "--connections", "60", "--period-ms", "20"])?;
-    rig.appliance.instead.insert("lb-worker".into(), with_faults()?);
+    rig.appliance.instead.insert("lb-worker".into(), tests::janitor::with_failpoints("lb-worker")?);
     rig.appliance.environment = vec![("LB_LAYOUT".into(), "2.0".into())];
     let begin = std::time::Instant::now();
     let command = rig.appliance.command("lb-worker", &["--zone", "0", "--take-over"])?;
@@ -232,14 +232,4 @@ pub fn other_layouts(ctx: &mut Ctx) -> Result<()> {
     ensure(report.opened == 60 && report.broken.is_empty(), || format!("connections broke: {report:?}"))?;
     claims::law_holds(&lbctl.stats()?)?;
     rig.appliance.stop()
-}
-
-/// lb-worker built with the feature `failpoints`.
-fn with_faults() -> Result<std::path::PathBuf> {
-    let me = std::env::current_exe().map_err(tests::Error::file("find", "/proc/self/exe"))?;
-    let target = me.ancestors().nth(2).unwrap_or(std::path::Path::new("target")).to_owned();
-    let path = target.join("failpoints/lb-worker");
-    let hint = || format!("{} is missing; hint: cargo xtask test builds it", path.display());
-    ensure(path.is_file(), hint)?;
-    Ok(path)
 }
