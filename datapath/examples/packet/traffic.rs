@@ -185,7 +185,7 @@ fn frame(
     }
     segment.extend((0..sent.payload).map(|i| (i as u8).wrapping_mul(7) ^ sent.n as u8));
     let protocol = if udp { 17 } else { 6 };
-    let mut pseudo = Vec::from([from.0.to_be_bytes(), to.0.to_be_bytes()].concat());
+    let mut pseudo = [from.0.to_be_bytes(), to.0.to_be_bytes()].concat();
     pseudo.extend([0, protocol]);
     pseudo.extend((segment.len() as u16).to_be_bytes());
     pseudo.extend(&segment);
