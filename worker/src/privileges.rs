@@ -1,7 +1,7 @@
 //! What a worker gives up: all capabilities before its first thread, and once it serves all system calls but these.
 //!
-//! The list is what `strace -f` saw of workers that served taps in both poll modes, were told to stop, lost their holder and
-//! took slots over, and what drivers of NICs and memory allocation may want besides. Packets are the hostile side: what they
+//! The list is what workers need that serve taps, hand over, adopt and leave, and what drivers of NICs and memory allocation
+//! may want besides; `strace -f -Z` of such workers under the filter shows `clone3` refused and nothing else. Packets are the hostile side: what they
 //! might gain is a thread that reads and writes descriptors it has, in a process that no user's rights are worth anything to.
 
 use std::path::Path;

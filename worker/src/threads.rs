@@ -104,6 +104,7 @@ pub fn start(common: &Arc<Common>, cpu: u16) -> Result<Server, WorkerError> {
     let body = move || {
         prepare(cpu, common.poll);
         let mut thread = Thread {
+            cpu,
             common: &common,
             pulse: &own,
             inbox,
@@ -135,6 +136,7 @@ fn prepare(cpu: u16, poll: Poll) {
 }
 
 struct Thread<'a> {
+    cpu: u16,
     common: &'a Common,
     pulse: &'a Pulse,
     inbox: Receiver<Order>,
@@ -281,6 +283,7 @@ impl Thread<'_> {
             .ok_or_else(|| inconsistent("its tables are not complete"))?;
         let io = DpdkIo::open(place.slot.clone(), pool, port, place.queue)?;
         let (owner, pulse) = (&place.slot.owner, &place.slot.pulse);
+        owner.cpu.store(self.cpu.into(), Ordering::Relaxed); // Not its home's, if it was adopted.
         owner.tid.store(u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0), Ordering::Relaxed);
         pulse.busy_ns.store(0, Ordering::Relaxed);
         pulse.total_ns.store(0, Ordering::Relaxed);
