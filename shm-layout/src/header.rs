@@ -46,10 +46,14 @@ pub struct SegmentHeader {
     /// Zero; covered by the checksum, so that a minor version may give them a meaning.
     reserved: [AtomicU64; RESERVED],
 }
-row!(SegmentHeader, size HEADER_BYTES as usize, align 64, magic @ 0, layout @ 8, params @ 48, checksum @ 176);
+row!(SegmentHeader, size PAGE, align 64, magic @ 0, layout @ 8, params @ 48, checksum @ 176);
 
 /// Words of the page that mean nothing yet.
-const RESERVED: usize = (HEADER_BYTES as usize - 184) / 8;
+const RESERVED: usize = (PAGE - 184) / 8;
+
+/// The same as a size.
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == HEADER_BYTES);
 
 /// Geometry of a segment, as its kind reads it.
 pub type Params = [u64; PARAMS];

@@ -9,6 +9,7 @@ pub fn folder(version: &str) -> PathBuf {
 }
 
 /// Packs words.
+#[allow(dead_code, reason = "the generator's: examples/golden.rs")]
 pub fn pack(words: &[u64]) -> Vec<u8> {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
