@@ -1,8 +1,7 @@
 //! One slot, burst by burst: take updates → rx → stages → tx → counters.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::fence;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use arch::HashKey;
 use packet::plain::Source;
@@ -13,7 +12,7 @@ use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
 use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::SessionRow;
-use shm_layout::slot::{SEEN_JOINING, Slot};
+use shm_layout::slot::Slot;
 
 use crate::closing::Closing;
 use crate::io::Io;
@@ -167,15 +166,16 @@ impl SlotRunner {
             return;
         }
         if self.generation.is_none() {
-            // Joining: says so first, so that nothing is reclaimed between reading the root and announcing it. The fence
-            // pairs with the publisher's between its store of the root and its look at the slots.
-            self.slot.pulse.seen_generation.store(SEEN_JOINING, SeqCst);
-            fence(SeqCst);
+            self.slot.pulse.join();
         }
-        self.generation = self.shared.published.current();
+        let intact = |generation: &Generation| self.shared.published.names(*generation);
+        match self.shared.published.current().filter(intact) {
+            // A root that names nothing any more is damaged: the last good generation stays.
+            None if self.generation.is_some() => return,
+            current => self.generation = current,
+        }
         if let Some(generation) = self.generation {
-            // Pairs with the publisher's Acquire: every read of older generations is over.
-            self.slot.pulse.seen_generation.store(generation.number, Release);
+            self.slot.pulse.see(generation.number);
             let flags = self.shared.published.directory(generation).head.flags.load(Relaxed);
             if flags & directory_flag::SWEEP != 0 {
                 self.sweep.want_disabled(&mut self.sessions);
@@ -304,8 +304,7 @@ impl SlotRunner {
 
     fn leave_generation(&mut self) {
         self.generation = None;
-        // Pairs with the publisher's Acquire: nothing is read from here on.
-        self.slot.pulse.seen_generation.store(shm_layout::slot::SEEN_IDLE, Release);
+        self.slot.pulse.leave();
     }
 
     /// Drops everything that is held and lets go: called once before the owner releases the slot to nobody.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use shm_layout::SegmentError;
@@ -12,13 +12,14 @@ use shm_layout::board::{Board, Cell, Failure, Probed, ProfileRow, TargetRow, che
 use shm_layout::clock::now_ms;
 use shm_layout::neighbours::to_std;
 use shm_layout::published::load_name;
+use shm_layout::seqlock;
 
 use crate::schedule::{Effect, Reason};
 use crate::state::Limits;
 use crate::target::{Check, Http, Target};
 
 /// Readings of the targets tried before the next turn of the main loop: control writes them within microseconds.
-const TRIES: u32 = 8;
+const TRIES: usize = 8;
 
 /// Why there is no board.
 #[derive(Debug, thiserror::Error)]
@@ -121,23 +122,10 @@ impl HealthBoard {
     /// for ever if control died at it, the last reading holds.
     pub fn read(&mut self) -> Option<Reading> {
         let sequence = &self.board.head.targets_sequence;
-        for _ in 0..TRIES {
-            // Acquire pairs with control's Release of the even number: the rows it covers are there.
-            let before = sequence.load(Ordering::Acquire);
-            if !before.is_multiple_of(2) {
-                std::hint::spin_loop();
-                continue;
-            }
-            let (rows, profiles) = self.copy();
-            // The loads above are done before the sequence is looked at again (seqlock reader, Boehm 2012).
-            fence(Ordering::Acquire);
-            if sequence.load(Ordering::Relaxed) == before {
-                self.seen = Some(before);
-                self.board.head.seen_sequence.store(before, Ordering::Relaxed);
-                return Some(self.judge(&rows, &profiles));
-            }
-        }
-        None
+        let (number, (rows, profiles)) = seqlock::read(sequence, TRIES, || self.copy())?;
+        self.seen = Some(number);
+        self.board.head.seen_sequence.store(number, Ordering::Relaxed); // Relaxed: for people.
+        Some(self.judge(&rows, &profiles))
     }
 
     fn copy(&self) -> (Vec<Row>, HashMap<u32, Profile>) {
@@ -206,11 +194,7 @@ impl HealthBoard {
         if self.known(target) == state {
             return;
         }
-        if let Some(cell) = self.board.cells.get(target.id as usize) {
-            // Release pairs with the Acquire of `Board::cell`; the epoch after it with that of the slots.
-            cell.store(Cell::new(state, target.tag, now_ms()).0, Ordering::Release);
-            self.board.head.epoch.fetch_add(1, Ordering::Release);
-        }
+        self.board.set(target.id, Cell::new(state, target.tag, now_ms()));
     }
 
     fn fail(&self, target: &Target, failure: Option<Reason>) {

@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, fence};
 
 use shm_layout::neighbours::from_std;
 use shm_layout::published::store_name;

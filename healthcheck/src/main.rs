@@ -43,7 +43,7 @@ struct Args {
 
 /// Program version, layout, DPDK: the same lines for every program of the appliance; this one links no DPDK.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let layout = shm_layout::header::layout_text(shm_layout::limits::LAYOUT_VERSION);
+    let layout = shm_layout::header::layout_text(shm_layout::header::layout_version());
     format!("{}\nlayout {layout}\nDPDK none", env!("CARGO_PKG_VERSION"))
 });
 

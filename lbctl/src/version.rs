@@ -20,7 +20,7 @@ pub fn show(context: &mut Context) -> Result<Status, Failure> {
     let answer: Value = context.get(method::VERSION).unwrap_or_default();
     let daemon: Option<Version> = serde_json::from_value(answer.clone()).ok();
     let dpdk = answer["dpdk"].as_str().unwrap_or("unknown").to_owned();
-    let layout = shm_layout::header::layout_text(shm_layout::limits::LAYOUT_VERSION);
+    let layout = shm_layout::header::layout_text(shm_layout::header::layout_version());
     let own = env!("CARGO_PKG_VERSION");
     let view = json!({ "program": "lbctl", "version": own, "layout": layout, "dpdk": dpdk, "daemon": daemon });
     let text = |_: &Value| {

@@ -3,8 +3,7 @@
 //! It travels as JSON, so that any version of it can be read, compared and refused by any other.
 
 use serde::{Deserialize, Serialize};
-use shm_layout::header::layout_text;
-use shm_layout::limits::LAYOUT_VERSION;
+use shm_layout::header::{layout_text, layout_version};
 
 /// Version of the messages. Raised with every change of [`messages`](crate::messages): they are not self-describing.
 pub const PROTOCOL: u32 = 2;
@@ -67,7 +66,7 @@ impl Hello {
     pub fn new(role: Role, dpdk: Option<String>) -> Self {
         Self {
             protocol: PROTOCOL,
-            layout: LAYOUT_VERSION,
+            layout: layout_version(),
             fingerprint: shm_layout::fingerprint(),
             dpdk,
             role,
@@ -124,7 +123,8 @@ impl Hello {
                 own.who()
             ))
         };
-        if self.layout != own.layout {
+        // Another minor version works together: whether it may use the tables, their own version says.
+        if self.layout >> 16 != own.layout >> 16 {
             return differ("table layout", layout_text(self.layout), layout_text(own.layout));
         }
         if self.fingerprint != own.fingerprint {
@@ -154,6 +154,9 @@ mod tests {
         for part in ["worker of zone 1, version 0.2.0, process 77 has 2.0", "holder", "has 1.0"] {
             assert!(why.contains(part), "{why}");
         }
+        let minor = Hello { layout: own.layout + 1, ..peer.clone() };
+        assert_eq!(Hello::parse(&json(&minor), &own), Ok(minor.clone()));
+        assert!(Hello::parse(&json(&own), &minor).is_ok(), "the other way too");
         let why = Hello::parse(&json(&Hello { dpdk: Some("DPDK 23.11.0".into()), ..peer.clone() }), &own).unwrap_err();
         assert!(why.contains("23.11.0") && why.contains("22.11.11"), "{why}");
         let why = Hello::parse(r#"{"protocol":9,"program":"9.9","role":"poet"}"#, &own).unwrap_err();

@@ -47,7 +47,7 @@ enum Life {
 }
 
 fn version() -> &'static str {
-    let layout = shm_layout::header::layout_text(shm_layout::limits::LAYOUT_VERSION);
+    let layout = shm_layout::header::layout_text(shm_layout::header::layout_version());
     format!("{} (layout {layout}, {})", env!("CARGO_PKG_VERSION"), dpdk::version()).leak()
 }
 

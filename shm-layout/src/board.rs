@@ -5,20 +5,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::SegmentError;
 use crate::header::{self, Kind, PARAMS};
 use crate::published::Name;
 use crate::row;
 use crate::segment::{Cursor, Mapping, One, Rows};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of a text in a check profile.
 pub const TEXT_BYTES: usize = 120;
 
 /// Shape: two lines. Writers: control (first line), health-checker (second). Readers: all. Units: ms of CLOCK_BOOTTIME.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct BoardHead {
     /// Odd while control writes targets; raised by 2 per change.
     pub targets_sequence: AtomicU64,
@@ -53,7 +53,7 @@ pub mod check {
 ///
 /// Shape: one line. Writer: control, under `targets_sequence`. Reader: health-checker. Units: ms.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TargetRow {
     /// Server id: row of the result.
     pub id: AtomicU32,
@@ -86,7 +86,7 @@ pub type Text = [AtomicU64; TEXT_BYTES / 8];
 ///
 /// Shape: eight lines. Writer: control, under `targets_sequence`. Reader: health-checker.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProfileRow {
     /// Service name, for the log.
     pub service: Name,
@@ -327,6 +327,17 @@ impl LastKnown {
     }
 }
 
+impl Board {
+    /// Writes the result of a server and tells the slots. Health-checker only.
+    pub fn set(&self, id: u32, cell: Cell) {
+        if let Some(word) = self.cells.get(id as usize) {
+            word.store(cell.0, Ordering::Release); // Pairs with the Acquire in `cell`.
+            // Release: who sees this epoch (Acquire) sees the result it was raised for.
+            self.head.epoch.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
 /// Is a pool in panic? (More than half of at least four servers went down within one interval, less than three intervals
 /// ago: rather a fault of the checker or its network than of the servers; the pool keeps them until it is believed.)
 ///
@@ -340,6 +351,8 @@ pub fn panic_until(
     if servers < 4 || interval_ms == 0 {
         return None;
     }
+    // What is yet to come was written by nobody: such a server is down, and tells nothing about the others.
+    let down = down.filter(|changed| *changed <= now_ms + 100);
     let last = down.clone().max()?;
     // Cells have a resolution of 100 ms: two changes within one interval may read as 100 ms more apart.
     let burst = down.filter(|changed| changed + interval_ms + 100 >= last);
@@ -392,6 +405,58 @@ mod tests {
         assert_eq!(panic_until(4, 2000, 10_000, down(&[9000, 9500])), None);
         assert_eq!(panic_until(4, 2000, 10_000, down(&[1000, 5000, 9900])), None);
         assert_eq!(panic_until(3, 2000, 10_000, down(&[9000, 9500, 9900])), None);
+    }
+
+    #[test]
+    fn changes_yet_to_come_make_no_panic() {
+        let garbage = [u64::from(u32::MAX) * 100, 4_000_000_000, 10_200, 10_101];
+        assert_eq!(panic_until(4, 2000, 10_000, garbage.into_iter()), None);
+        assert_eq!(panic_until(4, 2000, 10_000, garbage.into_iter().chain([9000, 9500, 10_100])), Some(16_100));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn garbage_is_about_nobody(word: u64, tag: u32) {
+            let cell = Cell(word);
+            let about = u32::try_from(word >> 8 & 0xff_ffff).unwrap();
+            let state = match word & 0xff { 1 => Probed::Up, 2 => Probed::Down, _ => Probed::Unknown };
+            proptest::prop_assert_eq!(cell.state(about), state, "of the server it names");
+            proptest::prop_assert_eq!(cell.state(about | 0xab00_0000), state, "24 bits of the tag stand in the cell");
+            if tag & 0xff_ffff != about {
+                proptest::prop_assert_eq!(cell.state(tag), Probed::Unknown, "of another");
+                proptest::prop_assert_eq!(Failure(word).text(tag), None);
+            }
+            let _ = (cell.changed_ms(), Failure(word).text(about));
+        }
+
+        #[test]
+        fn a_cell_says_what_was_written(state in 0_u8..3, tag: u32, ms in 0_u64..u64::from(u32::MAX) * 100, other: u32) {
+            let state = [Probed::Unknown, Probed::Up, Probed::Down][usize::from(state)];
+            let cell = Cell::new(state, tag, ms);
+            proptest::prop_assert_eq!((cell.state(tag), cell.changed_ms()), (state, ms / 100 * 100));
+            if (other ^ tag) & 0xff_ffff != 0 {
+                proptest::prop_assert_eq!(cell.state(other), Probed::Unknown);
+            }
+        }
+
+        #[test]
+        fn a_scribbled_board_moves_nobody_it_does_not_name(seed: u64) {
+            let board = Board::anonymous(64, 4).unwrap();
+            let words = board.head.mapping().rows::<AtomicU64>(header::HEADER_BYTES, 300).unwrap();
+            let mut state = seed | 1;
+            for word in words.iter().chain(board.cells.iter()).chain(board.failures.iter()) {
+                state = state.wrapping_mul(0x2545_F491_4F6C_DD1D).rotate_left(17) ^ seed;
+                word.store(state, Ordering::Relaxed);
+            }
+            for id in 0..80 {
+                let (cell, tag) = (board.cell(id), 5);
+                let names = id < 64 && cell.0 >> 8 & 0xff_ffff == tag;
+                proptest::prop_assert!(names || cell.state(tag as u32) == Probed::Unknown);
+            }
+            let down = (0..64).map(|id| board.cell(id).changed_ms());
+            let until = panic_until(64, 2000, 50_000, down);
+            proptest::prop_assert!(until.is_none_or(|until| until <= 50_100 + 6000), "panic for ever: {:?}", until);
+        }
     }
 
     #[test]

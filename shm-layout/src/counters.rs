@@ -4,10 +4,9 @@
 //!
 //! holds for every reader at any instant, and after a SIGKILL: a torn burst counts in nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
 use crate::failpoint::{self, Bug, Op};
 use crate::row;
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Declares the drop reasons once: enum, counter name, document row.
 macro_rules! drop_reasons {
@@ -178,15 +177,23 @@ impl Counts {
 /// Shape: flip number, two copies. Writer: the slot's owner. Readers: all. Units: packets, bytes, sessions.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub struct CounterBlock {
+pub struct CounterBlock<const W: usize = WORDS> {
     /// Flips so far; copy `flips & 1` is the valid one.
     flips: AtomicU64,
     reserved: [AtomicU64; 7],
-    copies: [[AtomicU64; WORDS]; 2],
+    copies: [[AtomicU64; W]; 2],
 }
 row!(CounterBlock, size 64 + 2 * 8 * WORDS, align 64, copies @ 64);
 
-impl CounterBlock {
+impl<const W: usize> Default for CounterBlock<W> {
+    /// Zeros, outside the tables. (`W`: models do with fewer words.)
+    fn default() -> Self {
+        let copies = std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::default()));
+        Self { flips: AtomicU64::default(), reserved: Default::default(), copies }
+    }
+}
+
+impl<const W: usize> CounterBlock<W> {
     /// Makes `counts` the valid copy. Owner only.
     #[inline]
     pub fn flip(&self, counts: &Counts) {
@@ -195,6 +202,8 @@ impl CounterBlock {
         if failpoint::planted(Bug::FlipBeforeCopy) {
             self.flips.store(next, Ordering::Release);
         }
+        // The last flip is seen by whoever sees a word of this one: pairs with the fence in `read`. Nothing on x86.
+        fence(Ordering::Release);
         for (to, from) in self.copies[usize::from(next & 1 == 1)].iter().zip(&counts.0) {
             to.store(*from, Ordering::Relaxed); // Relaxed: ordered by the Release below.
             failpoint::store();

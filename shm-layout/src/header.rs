@@ -1,12 +1,12 @@
 //! The header every segment begins with; read and checked before one other byte is used.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::SegmentError;
 use crate::limits::LAYOUT_VERSION;
 use crate::row;
 use crate::segment::Mapping;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes reserved for the header.
 pub const HEADER_BYTES: u64 = 4096;
@@ -43,9 +43,17 @@ pub struct SegmentHeader {
     boot_id: [AtomicU64; 2],
     params: [AtomicU64; PARAMS],
     checksum: AtomicU64,
-    reserved: [AtomicU64; 1],
+    /// Zero; covered by the checksum, so that a minor version may give them a meaning.
+    reserved: [AtomicU64; RESERVED],
 }
-row!(SegmentHeader, size 192, align 64, magic @ 0, layout @ 8, params @ 48, checksum @ 176);
+row!(SegmentHeader, size PAGE, align 64, magic @ 0, layout @ 8, params @ 48, checksum @ 176);
+
+/// Words of the page that mean nothing yet.
+const RESERVED: usize = (PAGE - 184) / 8;
+
+/// The same as a size.
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == HEADER_BYTES);
 
 /// Geometry of a segment, as its kind reads it.
 pub type Params = [u64; PARAMS];
@@ -61,7 +69,7 @@ impl SegmentHeader {
             self.boot_id[1].load(Ordering::Relaxed),
         ]
         .into_iter()
-        .chain(self.params.iter().map(|p| p.load(Ordering::Relaxed)))
+        .chain(self.params.iter().chain(&self.reserved).map(|p| p.load(Ordering::Relaxed)))
     }
 
     fn sum(&self) -> u64 {
@@ -77,7 +85,7 @@ pub fn write(map: &Arc<Mapping>, kind: Kind, params: &Params) -> Result<(), Segm
     let header = map.one::<SegmentHeader>(0)?;
     let boot = boot_id();
     header.magic.store(MAGIC, Ordering::Relaxed);
-    header.layout.store(LAYOUT_VERSION, Ordering::Relaxed);
+    header.layout.store(layout_version(), Ordering::Relaxed);
     header.kind.store(kind as u32, Ordering::Relaxed);
     header.bytes.store(map.bytes(), Ordering::Relaxed);
     header.fingerprint.store(crate::fingerprint(), Ordering::Relaxed);
@@ -91,7 +99,40 @@ pub fn write(map: &Arc<Mapping>, kind: Kind, params: &Params) -> Result<(), Segm
     Ok(())
 }
 
-/// Checks that `map` is a whole, undamaged segment of `kind` made by this layout; returns its geometry.
+/// Layout version of this build, [`LAYOUT_VERSION`]. Only a build with feature `failpoints` takes another one from the
+/// environment (`LB_LAYOUT=1.1`), to see how two builds get on.
+#[must_use]
+pub fn layout_version() -> u32 {
+    #[cfg(feature = "failpoints")]
+    {
+        static PRETENDED: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+        *PRETENDED.get_or_init(|| {
+            let Ok(text) = std::env::var("LB_LAYOUT") else { return LAYOUT_VERSION };
+            layout_of_text(&text).unwrap_or_else(|| {
+                eprintln!("LB_LAYOUT={text} is no layout version; hint: MAJOR.MINOR, for instance 1.1");
+                LAYOUT_VERSION
+            })
+        })
+    }
+    #[cfg(not(feature = "failpoints"))]
+    LAYOUT_VERSION
+}
+
+/// May a build of layout `own` work with tables of layout `tables`? The same major version, and a minor one not above its
+/// own.
+///
+/// A **minor version** may: give a meaning to reserved bytes and bits, zero of which means "as before"; add drop reasons
+/// and flow counters at the end of their lists, within [`counters::WORDS`](crate::counters::WORDS). It may not: move,
+/// resize or reinterpret anything, nor move the parts of a segment: the [`fingerprint`](crate::fingerprint) stays. Tables
+/// keep the version they were made with, and a newer build writes into them nothing that this version does not know. So
+/// it takes over from an older one and gives back to it; tables *made* by the newer one are refused by the older.
+#[must_use]
+pub const fn compatible(own: u32, tables: u32) -> bool {
+    tables >> 16 == own >> 16 && tables <= own
+}
+
+/// Checks that `map` is a whole, undamaged segment of `kind` made by this layout or an older minor version of it; returns
+/// its geometry.
 ///
 /// # Errors
 /// [`SegmentError::Foreign`] naming the field and both sides.
@@ -111,12 +152,12 @@ pub fn check(map: &Arc<Mapping>, kind: Kind) -> Result<Params, SegmentError> {
             "; hint: not a ContainerLB segment",
         );
     }
-    let layout = header.layout.load(Ordering::Relaxed);
-    if layout >> 16 != LAYOUT_VERSION >> 16 || layout > LAYOUT_VERSION {
+    let (layout, own) = (header.layout.load(Ordering::Relaxed), layout_version());
+    if !compatible(own, layout) {
         return foreign(
             "layout version",
             layout_text(layout),
-            layout_text(LAYOUT_VERSION),
+            layout_text(own),
             "; hint: run the version that made it, or drain and remove the tables",
         );
     }
@@ -166,6 +207,13 @@ pub fn check(map: &Arc<Mapping>, kind: Kind) -> Result<Params, SegmentError> {
 #[must_use]
 pub fn layout_text(layout: u32) -> String {
     format!("{}.{}", layout >> 16, layout & 0xffff)
+}
+
+/// 0x0001_0000 of "1.0".
+#[must_use]
+pub fn layout_of_text(text: &str) -> Option<u32> {
+    let (major, minor) = text.split_once('.')?;
+    Some(u32::from(major.parse::<u16>().ok()?) << 16 | u32::from(minor.parse::<u16>().ok()?))
 }
 
 /// The kernel's boot id, as two words; zeros where it cannot be read.

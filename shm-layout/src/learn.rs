@@ -3,10 +3,10 @@
 //! Readers use row numbers that sessions keep for long, so a row given to another neighbour gets another tag, and a row is
 //! emptied in an order that never shows one neighbour's MAC under another's address.
 
-use std::sync::atomic::Ordering::{Relaxed, Release};
-
 use crate::failpoint::{self, Bug};
 use crate::neighbours::{Hop, Ip, Neighbours, PLACES, neighbour_state};
+use crate::sync::Ordering::{Relaxed, Release};
+use crate::sync::fence;
 
 /// No row for an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,12 +78,15 @@ impl Learner {
         let place = places.iter().find(|p| p.load(Relaxed) == 0).ok_or(LearnError::Bucket)?;
         let number = self.free.pop().ok_or(LearnError::Full { limit: self.table.rows.len() - 1 })?;
         let row = &self.table.rows[usize::from(number)];
-        let kept = failpoint::planted(Bug::TagKept);
-        let tag = Hop(row.hop.load(Relaxed)).tag().wrapping_add(u8::from(!kept));
-        // Sessions of the row's last neighbour see the new tag and an unresolved hop before the new address.
-        row.hop.store(Hop::new([0; 6], tag, port, false).0, Release);
+        let tag = Hop(row.hop.load(Relaxed)).tag();
+        let next = |n: u8| tag.wrapping_add(if failpoint::planted(Bug::TagKept) { 0 } else { n });
+        // Two new tags: whoever sees a word of the new address no longer sees the last neighbour's hop, and whoever sees
+        // the second tag sees the whole address. Both pair with `Neighbours::find`.
+        row.hop.store(Hop::new([0; 6], next(1), port, false).0, Relaxed); // Relaxed: ordered by the fence.
+        fence(Release);
         row.ip[0].store(ip[0], Relaxed);
         row.ip[1].store(ip[1], Relaxed);
+        row.hop.store(Hop::new([0; 6], next(2), port, false).0, Release);
         row.confirmed_ms.store(0, Relaxed);
         row.asked_ms.store(0, Relaxed);
         row.state.store(neighbour_state::INCOMPLETE, Relaxed);

@@ -30,12 +30,16 @@ pub mod published;
 pub mod ring;
 pub mod secrets;
 pub mod segment;
+pub mod seqlock;
 pub mod session;
 pub mod slot;
+pub mod sync;
 
 pub use error::SegmentError;
 
-/// Fingerprint of every row's size and of the index hash: two builds that disagree about a row refuse each other even under one version number.
+/// Fingerprint of every row's size and of the index hash: two builds that disagree about a row refuse each other even under
+/// one version number. It is the same for all minor versions of a layout: what they may add lies in reserved bytes (see
+/// [`header::compatible`]), and of the counters their room counts, not how many have a name.
 #[must_use]
 pub const fn fingerprint() -> u64 {
     let sizes = [
@@ -70,7 +74,8 @@ pub const fn fingerprint() -> u64 {
         limits::MAX_PORTS,
         limits::MAX_SLOTS,
         limits::MAX_LADDRS,
-        counters::DropReason::ALL.len(),
+        counters::FLOWS,
+        counters::WORDS,
     ];
     let mut sum = 0xcbf2_9ce4_8422_2325_u64;
     let mut i = 0;

@@ -1,6 +1,8 @@
 //! Every fixed size of the shared tables, in one place, with their relations asserted.
 
-/// Layout version: high 16 bits major (other layout: refused), low 16 bits minor (fields added in reserved bytes).
+/// Layout version: high 16 bits major (another layout: refused), low 16 bits minor (meanings given to reserved bytes, see
+/// [`compatible`](crate::header::compatible)). Whoever raises it adds the golden segments of the new version
+/// (`cargo run -p shm-layout --example golden`) and keeps the old ones.
 pub const LAYOUT_VERSION: u32 = 0x0001_0000;
 
 /// Ports an appliance may own.

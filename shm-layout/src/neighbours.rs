@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::SegmentError;
 use crate::header::{self, Kind, PARAMS};
 use crate::row;
 use crate::segment::{Cursor, Mapping, One, Rows};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// An address of either family: IPv4 as `::ffff:a.b.c.d`, two big-endian words.
 pub type Ip = [u64; 2];
@@ -107,7 +107,7 @@ pub mod neighbour_state {
 ///
 /// Shape: one line. Writer: control. Readers: workers (`hop` alone on the fast path), lbctl. Units: ms of CLOCK_BOOTTIME.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct NeighbourRow {
     /// See [`Hop`].
     pub hop: AtomicU64,
@@ -127,7 +127,7 @@ row!(NeighbourRow, size 64, align 64);
 
 /// Shape: one line. Writer: control. Readers: workers.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct NeighbourHead {
     /// Raised after every change of a hop: who waits for one looks again.
     pub epoch: AtomicU64,
@@ -142,7 +142,7 @@ pub const PLACES: usize = 16;
 
 /// A bucket of the index: row numbers, 0 = empty (row 0 is never used).
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct NeighbourBucket {
     /// Row numbers.
     pub rows: [AtomicU32; PLACES],
@@ -245,9 +245,13 @@ impl Neighbours {
                 return None;
             }
             let row = self.rows.get(number as usize)?;
-            let same = row.ip[0].load(Ordering::Relaxed) == ip[0] && row.ip[1].load(Ordering::Relaxed) == ip[1];
+            // The row may be given to another neighbour while we look: then its tag changes before its address does
+            // (fence in `Learner::row`), and again after it (its Release).
             let hop = Hop(row.hop.load(Ordering::Acquire));
-            (same && hop.port() == port).then_some((u16::try_from(number).ok()?, hop))
+            let same = row.ip[0].load(Ordering::Relaxed) == ip[0] && row.ip[1].load(Ordering::Relaxed) == ip[1];
+            fence(Ordering::Acquire);
+            let still = Hop(row.hop.load(Ordering::Relaxed)).tag() == hop.tag();
+            (same && still && hop.port() == port).then_some((u16::try_from(number).ok()?, hop))
         })
     }
 }

@@ -7,11 +7,10 @@
 //! Hand-over: the heir names itself and sets [`hand::OFFERED`]; the owner ends its burst, clears the word, sets
 //! [`hand::RELEASED`] and wakes the heir, which takes the word. Nobody spins: heir and owner may share a CPU.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 use crate::failpoint::{self, Op};
-use crate::limits::LAYOUT_VERSION;
+use crate::header::layout_version;
 use crate::row;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A process, told from a later one of the same number: `pid << 32 | low half of its start time` (clock ticks since
 /// boot, field 22 of `/proc/PID/stat`; repeats after 497 days).
@@ -88,7 +87,7 @@ pub const DEATHS_KEPT: usize = 3;
 /// Shape: two lines. Writer: whoever owns the slot; `owner` by compare-and-swap, `heir` and `hand` also by who wants it,
 /// `deaths` by who takes it after a death. Readers: all.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OwnerRow {
     /// The [`Process`] that may write the slot; 0: nobody.
     pub owner: AtomicU64,
@@ -141,7 +140,7 @@ impl OwnerRow {
         let done = self.owner.compare_exchange(before.0, by.0, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if done {
             failpoint::store();
-            self.hand.store(hand::OWNED, Ordering::Release);
+            self.hand.swap(hand::OWNED, Ordering::AcqRel); // Swapped: after whatever the last owner still says of it.
             failpoint::store();
         }
         done
@@ -153,7 +152,7 @@ impl OwnerRow {
         self.zone.store(zone.into(), Ordering::Relaxed);
         self.lane.store(lane.into(), Ordering::Relaxed);
         self.cpu.store(cpu.into(), Ordering::Relaxed);
-        self.layout.store(LAYOUT_VERSION, Ordering::Relaxed);
+        self.layout.store(layout_version(), Ordering::Relaxed);
         let mut bytes = [0; 16];
         for (to, from) in bytes.iter_mut().zip(version.bytes().take(15)) {
             *to = from;
@@ -186,9 +185,14 @@ impl OwnerRow {
     /// Lets go: from this store on somebody else may write the slot. Wake who sleeps on `hand` afterwards.
     pub fn release(&self) {
         let _op = failpoint::enter(Op::Release);
+        let told = |from| {
+            let _ = self.hand.compare_exchange(from, hand::RELEASED, Ordering::AcqRel, Ordering::Relaxed);
+        };
+        // Nobody asked, so nobody sleeps on it: told while it is still ours, for afterwards OWNED may be another's word.
+        told(hand::OWNED);
         self.owner.store(0, Ordering::Release); // Pairs with the Acquire in `claim`.
         failpoint::store();
-        self.hand.store(hand::RELEASED, Ordering::Release);
+        told(hand::OFFERED);
         failpoint::store();
     }
 

@@ -29,6 +29,7 @@ use crate::limits::{MAX_LADDRS, NONE, RETIRED_GENERATIONS};
 use crate::neighbours::Ip;
 use crate::published::{Published, address_hash, admin, directory_flag, service_flag};
 use crate::segment::Rows;
+use crate::seqlock;
 use crate::slot::Slot;
 
 /// Nothing was published.
@@ -435,11 +436,10 @@ impl Publisher {
     pub fn commit(&mut self, staged: Staged) -> u64 {
         let Staged(held) = staged;
         let number = held.number;
-        // Pairs with the Acquire in `Published::current`: whoever sees the word sees every row it names.
-        self.tables.root.current.store(number << 8 | held.directory as u64, Release);
+        let odd = seqlock::begin(&self.tables.root.sequence);
+        self.tables.root.put_in_force(number, held.directory);
         (self.step)();
-        let sequence = self.tables.root.sequence.load(Relaxed);
-        self.tables.root.sequence.store((sequence | 1) + 1, Release); // Even again, whatever a dead writer left.
+        seqlock::end(&self.tables.root.sequence, odd); // Even again, whatever a dead writer left.
         self.held.push_back(held);
         number
     }

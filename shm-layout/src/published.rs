@@ -79,21 +79,11 @@ impl Directory {
     /// Checksum of everything a reader relies on.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        let head = [
-            self.head.generation.load(Ordering::Relaxed),
-            u64::from(self.head.services.load(Ordering::Relaxed)),
-            u64::from(self.head.locals.load(Ordering::Relaxed)),
-        ];
         let arrays = [&self.services, &self.vips, &self.vip_addresses, &self.servers, &self.local_addresses];
         let words = arrays.into_iter().flat_map(|rows| rows.iter().map(|w| u64::from(w.load(Ordering::Relaxed))));
         let used = self.head.locals.load(Ordering::Relaxed) as usize;
-        let locals = self.locals.iter().take(used).flat_map(|row| {
-            let ports = u64::from(row.low.load(Ordering::Relaxed)) << 16 | u64::from(row.high.load(Ordering::Relaxed));
-            let place =
-                u64::from(row.port.load(Ordering::Relaxed)) << 32 | u64::from(row.flags.load(Ordering::Relaxed));
-            [row.ip[0].load(Ordering::Relaxed), row.ip[1].load(Ordering::Relaxed), ports, place]
-        });
-        header::checksum(head.into_iter().chain(words).chain(locals))
+        let locals = self.locals.iter().take(used).flat_map(LocalRow::words);
+        header::checksum(self.head.words().chain(words).chain(locals))
     }
 
     fn probe(rows: &Rows<AtomicU32>, hash: u64, mut hit: impl FnMut(u32) -> bool) -> Option<u32> {
@@ -233,8 +223,7 @@ impl Published {
     #[inline(always)]
     #[must_use]
     pub fn current(&self) -> Option<Generation> {
-        // Acquire pairs with the Release of `publish`: the directory and all rows it names are there.
-        let word = self.root.current.load(Ordering::Acquire);
+        let word = self.root.in_force();
         let directory = usize::try_from(word & 0xff).unwrap_or(usize::MAX);
         (word >> 8 != 0 && directory < self.directories.len()).then_some(Generation { number: word >> 8, directory })
     }
@@ -244,6 +233,49 @@ impl Published {
     #[must_use]
     pub fn directory(&self, generation: Generation) -> &Directory {
         &self.directories[generation.directory]
+    }
+
+    /// Is the directory that of the generation? (No, if the root was damaged.)
+    #[must_use]
+    pub fn names(&self, generation: Generation) -> bool {
+        self.directory(generation).head.generation.load(Ordering::Relaxed) == generation.number
+    }
+
+    /// Checks a generation whole: its directory, its services with their members and sequences. O(tables): for who is about
+    /// to begin to read, not for bursts. Who is not in the quorum looks again whether the generation is still the current
+    /// one before it believes in damage.
+    ///
+    /// # Errors
+    /// [`SegmentError::Foreign`] naming the part.
+    pub fn verify(&self, generation: Generation) -> Result<(), SegmentError> {
+        let damaged = |field, found: u64, expected: u64| {
+            Err(SegmentError::Foreign {
+                path: self.root.mapping().path().into(),
+                field,
+                found: format!("{found:#x}"),
+                expected: format!("{expected:#x}"),
+                hint: "; hint: damaged; control publishes it anew when it is restarted",
+            })
+        };
+        let directory = self.directory(generation);
+        let number = directory.head.generation.load(Ordering::Acquire);
+        if number != generation.number {
+            return damaged("generation of the directory in force", number, generation.number);
+        }
+        let sums = (directory.head.checksum.load(Ordering::Relaxed), directory.sum());
+        if sums.0 != sums.1 {
+            return damaged("checksum of the directory", sums.0, sums.1);
+        }
+        for row in directory.services.iter().map(|row| row.load(Ordering::Relaxed)).filter(|row| *row != NONE) {
+            let Some(service) = self.services.get(row as usize) else {
+                return damaged("row of a service", row.into(), self.services.len() as u64);
+            };
+            let sums = (service.checksum.load(Ordering::Relaxed), self.service_sum(service));
+            if sums.0 != sums.1 {
+                return damaged("checksum of a service", sums.0.into(), sums.1.into());
+            }
+        }
+        Ok(())
     }
 
     /// Index of the service at (address, port, protocol).
@@ -324,41 +356,9 @@ impl Published {
     /// Checksum of a service version with its members and sequence.
     #[must_use]
     pub fn service_sum(&self, service: &ServiceRow) -> u32 {
-        let r = Ordering::Relaxed;
-        let own = [
-            u64::from(service.id.load(r)) << 32 | u64::from(service.port.load(r)),
-            service.vip[0].load(r),
-            service.vip[1].load(r),
-            u64::from_le_bytes([
-                service.protocol.load(r),
-                service.mode.load(r),
-                service.scheduler.load(r),
-                service.flags.load(r),
-                0,
-                0,
-                0,
-                0,
-            ]),
-            u64::from(service.first_member.load(r)) << 32 | u64::from(service.members.load(r)),
-            u64::from(service.first_step.load(r)) << 32 | u64::from(service.steps.load(r)),
-            u64::from(service.max_sessions.load(r)) << 32 | u64::from(service.check_interval_ms.load(r)),
-        ];
-        let timeouts = service.timeouts.iter().map(|t| u64::from(t.load(r)));
-        let members = self.members(service).iter().flat_map(|m| {
-            let word = u64::from(m.port.load(r)) << 48
-                | u64::from(m.weight.load(r)) << 32
-                | u64::from(m.admin.load(r)) << 8
-                | u64::from(m.protocol.load(r));
-            [
-                u64::from(m.id.load(r)) << 32 | u64::from(m.tag.load(r)),
-                m.ip[0].load(r),
-                m.ip[1].load(r),
-                word,
-                u64::from(m.service.load(r)),
-            ]
-        });
-        let steps = self.steps(service).iter().map(|s| u64::from(s.load(r)));
-        let sum = header::checksum(own.into_iter().chain(timeouts).chain(members).chain(steps));
+        let members = self.members(service).iter().flat_map(MemberRow::words);
+        let steps = self.steps(service).iter().map(|s| u64::from(s.load(Ordering::Relaxed)));
+        let sum = header::checksum(service.words().chain(members).chain(steps));
         #[allow(clippy::cast_possible_truncation, reason = "both halves folded into 32 bits")]
         {
             (sum ^ sum >> 32) as u32

@@ -3,19 +3,18 @@
 //! A record is visible only when whole (the tail moves last); a consumer killed between copy and head takes the record
 //! again. Neither side ever waits for the other.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::failpoint::{self, Bug, Op};
 use crate::limits::RING_FRAME_MAX;
 use crate::row;
 use crate::segment::Rows;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Granule of a ring, bytes.
 pub const GRANULE: usize = 64;
 
 /// Shape: two lines, one per side. Writers: producer (tail), consumer (head). Readers: both, lbctl. Units: granules.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RingControl {
     /// Granules written so far. Producer.
     tail: AtomicU64,

@@ -219,6 +219,14 @@ unsafe impl<T: Row> Sync for Rows<T> {}
 #[derive(Debug)]
 pub struct One<T: Row>(Rows<T>);
 
+impl<T: Row> One<T> {
+    /// The mapping the row lies in.
+    #[must_use]
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        self.0.mapping()
+    }
+}
+
 impl<T: Row> Clone for One<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())

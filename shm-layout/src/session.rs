@@ -1,9 +1,8 @@
 //! The session record and the index bucket: one cache line each, settled byte by byte (docs/adr/0002-session-record.md).
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
-
 use crate::limits::BUCKET_KEYS;
 use crate::row;
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32};
 
 /// An IPv4 session.
 ///
@@ -11,7 +10,7 @@ use crate::row;
 /// Units: addresses and ports in host order; times in milliseconds of CLOCK_BOOTTIME, wrapping; sequence numbers as each
 /// side's peer sees them *on the server's side of the ISN shift for the server, on the client's side for the client*.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SessionRow {
     /// Client's address.
     pub client_ip: AtomicU32,
@@ -147,7 +146,7 @@ pub const TIMEOUTS: usize = State::ALL.len();
 ///
 /// Shape: one cache line. Writer: the slot's owner. Readers: owner, other slots (read-only). Tag 0 = empty place.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct BucketRow {
     /// High bits of the key's hash, never 0.
     pub tags: [AtomicU16; BUCKET_KEYS],

@@ -45,6 +45,7 @@ pub struct Attached {
 pub fn tables(node: &Node) -> Result<Shared, WorkerError> {
     let folder = node.tables_dir();
     let published = Published::open(&folder, false)?;
+    whole(&published)?;
     let neighbours = Neighbours::open(&folder, false)?;
     let secrets = secrets::open(&folder)?;
     let first = Slot::open(&folder, 0, true)?;
@@ -52,6 +53,18 @@ pub fn tables(node: &Node) -> Result<Shared, WorkerError> {
     let slots = std::iter::once(Ok(first)).chain(others).collect::<Result<_, _>>()?;
     let board = Board::open(&node.board_name(), false)?;
     Ok(Shared { published, neighbours, board, secrets, slots })
+}
+
+/// Refuses a damaged generation: who serves goes on with the one it has.
+fn whole(published: &Published) -> Result<(), WorkerError> {
+    while let Some(generation) = published.current() {
+        match published.verify(generation) {
+            // We are not in the quorum yet: it may have been replaced and taken back meanwhile.
+            Err(_) if published.current() != Some(generation) => {}
+            verdict => return Ok(verdict?),
+        }
+    }
+    Ok(())
 }
 
 /// Says hello, waits for its turn, attaches.

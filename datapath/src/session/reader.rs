@@ -1,13 +1,13 @@
 //! A slot's sessions as others see them: read-only, while the owner writes.
 //!
-//! A record is copied twice with an Acquire fence between; two equal copies that are in the index are a session that was
-//! there. (Tuples change only while the flags say "not in the index", and the owner stores in program order.)
-
-use std::sync::atomic::{Ordering, fence};
+//! A record is copied twice, flags first, with an Acquire fence between; two equal copies that are in the index are a
+//! session that was there. (Tuples change only while the flags say "not in the index", and the owner stores in program
+//! order.)
 
 use arch::HashKey;
 use shm_layout::session::{SessionRow, State, flag};
 use shm_layout::slot::Slot;
+use shm_layout::sync::{Ordering, fence};
 
 use super::index::Index;
 use super::key::{Direction, Key, protocol_of_flags};
@@ -50,8 +50,9 @@ pub struct Session {
 
 impl Session {
     fn copy(row: &SessionRow) -> Option<Self> {
+        // Acquire: flags that say "in the index" come with the tuples that were put in.
+        let flags = row.flags.load(Ordering::Acquire);
         let r = Ordering::Relaxed; // Relaxed: the copies are compared, with a fence between.
-        let flags = row.flags.load(r);
         Some(Self {
             client_ip: row.client_ip.load(r),
             client_port: row.client_port.load(r),

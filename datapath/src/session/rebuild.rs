@@ -81,6 +81,13 @@ impl SessionTable {
                 service.active.put(service.active.load(Ordering::Relaxed) + 1);
             }
         }
+        if server != NONE
+            && slot.servers.get(server as usize).is_none()
+            && let Some(row) = slot.sessions.get(record as usize)
+        {
+            // A damaged id: the session lives on by its own addresses, and counts for nobody.
+            row.flags.put(row.flags.load(Ordering::Relaxed) & !flag::COUNTED);
+        }
         // Any bucket does: a visit too early is harmless.
         if let (Some(row), Some(head)) =
             (slot.sessions.get(record as usize), slot.wheel.get(record as usize % WHEEL_BUCKETS))

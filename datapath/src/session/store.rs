@@ -4,7 +4,7 @@
 //! order* the only order that matters, so each is a Release store: the compiler may not move it before an earlier one,
 //! and on x86 it is the same plain `mov`. The successor's first load is ordered by the take-over itself.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use shm_layout::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// A store that keeps its place among the others.
 pub(super) trait Put<T> {

@@ -28,7 +28,7 @@ pub fn version(core: &Core) -> Version {
     Version {
         api_version: API_VERSION,
         version: env!("CARGO_PKG_VERSION").into(),
-        layout: layout_text(shm_layout::limits::LAYOUT_VERSION),
+        layout: layout_text(shm_layout::header::layout_version()),
         node: core.entry.skeleton.node.name.to_string(),
         generation: core.entry.generation,
         pid: std::process::id(),

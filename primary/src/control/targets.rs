@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 use config::{Health as Checks, HealthKind, RealServer, Service};
 use datapath::Health;
@@ -10,6 +10,7 @@ use shm_layout::SegmentError;
 use shm_layout::board::{Board, LastKnown, ProfileRow, TEXT_BYTES, TargetRow, check};
 use shm_layout::neighbours::from_std;
 use shm_layout::published::store_name;
+use shm_layout::seqlock;
 
 use super::register::{Register, Removal};
 use crate::failpoint::{PUBLISH, step};
@@ -62,9 +63,7 @@ impl Targets {
     /// Writes the targets of a generation. Readers see an odd sequence meanwhile, and take all of them or none.
     pub fn write(&self, register: &Register, generation: u64) {
         let head = &self.board.head;
-        let sequence = head.targets_sequence.load(Relaxed) | 1; // Odd already if a writer died here.
-        head.targets_sequence.store(sequence, Release);
-        std::sync::atomic::fence(Release); // The rows below are not stored before the odd number.
+        let odd = seqlock::begin(&head.targets_sequence);
         step(PUBLISH);
         let mut rows = self.board.targets.iter();
         let mut count = 0_u64;
@@ -86,7 +85,7 @@ impl Targets {
         step(PUBLISH);
         head.targets.store(count, Relaxed);
         head.generation.store(generation, Relaxed);
-        head.targets_sequence.store(sequence + 1, Release);
+        seqlock::end(&head.targets_sequence, odd);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::neighbours::Ip;
 use crate::published::{Published, store_name};
+use crate::seqlock;
 
 /// A port. Fields: [`crate::published::PortRow`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +50,7 @@ pub struct SlotPlan {
 /// generation see `sequence` odd meanwhile. A restarted control writes the same again: words that do not change do not
 /// tear.
 pub fn write_node(tables: &Published, ports: &[PortPlan], slots: &[SlotPlan]) {
-    let sequence = tables.root.sequence.load(Relaxed) | 1; // Relaxed: one writer. Odd already if a writer died here.
-    tables.root.sequence.store(sequence, Release);
+    let odd = seqlock::begin(&tables.root.sequence);
     for (i, row) in tables.ports.iter().enumerate() {
         let Some(port) = ports.get(i) else {
             row.used.store(0, Relaxed);
@@ -92,6 +92,5 @@ pub fn write_node(tables: &Published, ports: &[PortPlan], slots: &[SlotPlan]) {
         row.cpu.store(slot.cpu, Relaxed);
         row.used.store(1, Release);
     }
-    // Pairs with the Acquire of readers that re-check the sequence.
-    tables.root.sequence.store(sequence + 1, Release);
+    seqlock::end(&tables.root.sequence, odd);
 }

@@ -1,10 +1,9 @@
 //! Who may still be reading an old generation.
 
-use std::sync::atomic::{Ordering, fence};
-
 use crate::owner::OwnerRow;
 use crate::published::RootRow;
 use crate::slot::{SEEN_IDLE, Slot};
+use crate::sync::{Ordering, fence};
 
 /// A slot whose owner holds back a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

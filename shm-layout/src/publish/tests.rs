@@ -159,6 +159,87 @@ fn a_slow_worker_is_waited_for_and_named_a_dead_one_is_not() {
     publish(&mut publisher, &plan(4, 52), &slots).unwrap();
 }
 
+/// A process that owns the slot and is killed: the word stays, the process is gone.
+fn owned_by_the_dead(slot: &Slot, seen: u64) {
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let process = Process::living(child.id()).unwrap();
+    assert!(slot.owner.claim(slot.owner.owner(), process));
+    slot.pulse.seen_generation.store(seen, SeqCst);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!process.runs() && slot.owner.owner() == process);
+}
+
+#[test]
+fn who_is_killed_while_it_joins_blocks_nothing() {
+    let slots = slots(3);
+    let mut publisher = Publisher::attach(tables());
+    publish(&mut publisher, &plan(4, 0), &slots).unwrap();
+    owned_by_the_dead(&slots[0], SEEN_JOINING);
+    for stamp in 1..20 {
+        publish(&mut publisher, &plan(4, stamp), &slots).unwrap();
+        assert!(publisher.retired() <= 1, "only the one just superseded is still held");
+    }
+}
+
+#[test]
+fn who_is_killed_with_an_old_generation_blocks_nothing() {
+    let slots = slots(3);
+    let mut publisher = Publisher::attach(tables());
+    publish(&mut publisher, &plan(4, 0), &slots).unwrap();
+    // One dead since the first generation, one since the second, one alive and up to date.
+    owned_by_the_dead(&slots[0], 1);
+    own(&slots[2], 1);
+    publish(&mut publisher, &plan(4, 1), &slots).unwrap();
+    owned_by_the_dead(&slots[1], 2);
+    for stamp in 2..20 {
+        slots[2].pulse.see(publisher.generation());
+        publish(&mut publisher, &plan(4, stamp), &slots).unwrap();
+        assert!(publisher.retired() <= 1);
+    }
+    // Its successor lives, but has not read anything yet: its predecessor's number holds only what is held anyway.
+    assert!(slots[0].owner.claim(slots[0].owner.owner(), Process::this()));
+    publish(&mut publisher, &plan(4, 30), &slots).unwrap();
+    slots[0].pulse.join();
+    slots[0].pulse.see(publisher.generation());
+    slots[2].pulse.see(publisher.generation());
+    publisher.reclaim(&slots);
+    assert_eq!(publisher.retired(), 0);
+}
+
+#[test]
+fn four_generations_may_wait_then_apply_names_the_worker() {
+    let slots = slots(2);
+    let mut publisher = Publisher::attach(tables());
+    publish(&mut publisher, &plan(1, 0), &slots).unwrap();
+    own(&slots[1], 1);
+    slots[1].owner.sign(3, 0, 0, "test");
+    for stamp in 1..=4 {
+        publish(&mut publisher, &plan(1, stamp), &slots).unwrap();
+    }
+    assert_eq!(publisher.retired(), RETIRED_GENERATIONS);
+    publish(&mut publisher, &plan(1, 5), &slots).unwrap(); // Its directory is the spare one.
+    let before = Instant::now();
+    let error = publish(&mut publisher, &plan(1, 6), &slots).unwrap_err();
+    assert!(before.elapsed() >= PATIENCE, "it has waited");
+    let said = error.to_string();
+    let pid = format!("pid {}", std::process::id());
+    for part in ["generation 7 waits for slot 1 of zone 3", &pid, "still reads generation 1", "lbctl worker list"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!((publisher.generation(), publisher.tables().current().unwrap().number), (6, 6), "nothing has changed");
+    // It goes on within the patience: apply goes on too.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(PATIENCE / 4);
+            slots[1].pulse.see(6);
+        });
+        let staged = publisher.stage(&plan(1, 6), 7, &slots, Duration::from_secs(10)).unwrap();
+        assert_eq!(publisher.commit(staged), 7);
+    });
+    assert_eq!(publisher.retired(), 1);
+}
+
 #[test]
 fn a_restarted_writer_goes_on_where_the_other_died() {
     let tables = tables();

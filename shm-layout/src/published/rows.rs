@@ -1,11 +1,10 @@
 //! The rows of the published tables, and what their bytes mean.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-
 use crate::limits::{MAX_PORT_ADDRS, MAX_PORT_GATEWAYS, NAME_BYTES};
 use crate::neighbours::Ip;
 use crate::row;
 use crate::session::TIMEOUTS;
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// A name, NUL padded.
 pub type Name = [AtomicU64; NAME_BYTES / 8];
@@ -31,7 +30,7 @@ pub fn load_name(from: &Name) -> String {
 
 /// Shape: one line. Writer: control. Readers: all.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RootRow {
     /// `generation << 8 | directory`; 0: nothing published yet.
     pub current: AtomicU64,
@@ -48,6 +47,21 @@ pub struct RootRow {
     reserved: [AtomicU64; 2],
 }
 row!(RootRow, size 64, align 64);
+
+impl RootRow {
+    /// `generation << 8 | directory` in force; 0: none.
+    #[inline(always)]
+    #[must_use]
+    pub fn in_force(&self) -> u64 {
+        // Pairs with the Release below: the directory and all rows it names are there.
+        self.current.load(Ordering::Acquire)
+    }
+
+    /// Puts a generation in force. Control only.
+    pub fn put_in_force(&self, number: u64, directory: usize) {
+        self.current.store(number << 8 | directory as u64, Ordering::Release);
+    }
+}
 
 /// An address with its prefix length (as if IPv6: an IPv4 /24 is 120).
 #[repr(C)]
@@ -237,9 +251,26 @@ pub struct ServiceRow {
     /// Name.
     pub name: Name,
     /// Reserved.
-    pub reserved2: [AtomicU64; 4],
+    pub reserved2: [AtomicU64; 6],
 }
 row!(ServiceRow, size 192, align 64, port @ 24, first_member @ 32, timeouts @ 56, name @ 112);
+
+impl ServiceRow {
+    /// The whole row but its checksum, for the checksum.
+    pub(super) fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        let own = [
+            pair(&self.id, &self.first_member),
+            bytes([&self.protocol, &self.mode, &self.scheduler, &self.flags]),
+            halves([&self.port, &self.reserved0]),
+            pair(&self.members, &self.first_step),
+            pair(&self.steps, &self.max_sessions),
+            u64::from(self.check_interval_ms.load(R)),
+        ];
+        let longs = self.vip.iter().chain(&self.name).chain(&self.reserved2).map(|w| w.load(R));
+        let shorts = self.timeouts.iter().chain(&self.reserved1).map(|w| u64::from(w.load(R)));
+        own.into_iter().chain(longs).chain(shorts)
+    }
+}
 
 /// Bits of [`ServiceRow::flags`].
 pub mod service_flag {
@@ -278,6 +309,27 @@ pub struct MemberRow {
 }
 row!(MemberRow, size 64, align 64, port @ 24, service @ 32);
 
+impl MemberRow {
+    /// The whole row, for the checksum of its service.
+    pub(super) fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        let [a, b, c, d, e, f, g] = &self.reserved1;
+        [
+            pair(&self.id, &self.tag),
+            self.ip[0].load(R),
+            self.ip[1].load(R),
+            halves([&self.port, &self.weight]),
+            u64::from(self.reserved0.load(R)) << 16
+                | u64::from(self.admin.load(R)) << 8
+                | u64::from(self.protocol.load(R)),
+            pair(&self.service, a),
+            pair(b, c),
+            pair(d, e),
+            pair(f, g),
+        ]
+        .into_iter()
+    }
+}
+
 /// A local address.
 ///
 /// Shape: half a line. Writer: control. Readers: workers, lbctl.
@@ -297,6 +349,14 @@ pub struct LocalRow {
     reserved: AtomicU32,
 }
 row!(LocalRow, size 32, align 32);
+
+impl LocalRow {
+    /// The whole row, for the checksum of its directory.
+    pub(super) fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        let longs = self.ip.iter().map(|w| w.load(R));
+        longs.chain([halves([&self.low, &self.high]), pair(&self.port, &self.flags), u64::from(self.reserved.load(R))])
+    }
+}
 
 /// Bits of [`LocalRow::flags`].
 pub mod local_flag {
@@ -326,8 +386,31 @@ pub struct DirectoryRow {
 }
 row!(DirectoryRow, size 64, align 64);
 
+impl DirectoryRow {
+    /// The whole row but its checksum, for the checksum.
+    pub(super) fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        let longs = [&self.generation, &self.published_at, &self.flags].into_iter().chain(&self.reserved);
+        longs.map(|w| w.load(R)).chain([pair(&self.services, &self.locals)])
+    }
+}
+
 /// Bits of [`DirectoryRow::flags`].
 pub mod directory_flag {
     /// Some member is disabled or removed at once: slots sweep their sessions for it.
     pub const SWEEP: u64 = 1;
+}
+
+/// Relaxed: sums are made of rows that nobody changes.
+const R: Ordering = Ordering::Relaxed;
+
+fn pair(high: &AtomicU32, low: &AtomicU32) -> u64 {
+    u64::from(high.load(R)) << 32 | u64::from(low.load(R))
+}
+
+fn halves(words: [&AtomicU16; 2]) -> u64 {
+    u64::from(words[0].load(R)) << 16 | u64::from(words[1].load(R))
+}
+
+fn bytes(words: [&AtomicU8; 4]) -> u64 {
+    u64::from(u32::from_le_bytes(words.map(|w| w.load(R))))
 }
