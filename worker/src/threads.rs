@@ -225,6 +225,7 @@ impl Thread<'_> {
         if look {
             self.looked = Instant::now();
         }
+        let me = self.common.slots.me;
         let mut asked = std::mem::take(&mut self.asked);
         asked.retain(|place| {
             let free = place.slot.owner.owner() == Process::NOBODY;
@@ -237,7 +238,13 @@ impl Thread<'_> {
                     self.serve(taken);
                     false
                 }
-                None if late < HAND_OVER_LIMIT => true,
+                None if late < HAND_OVER_LIMIT => {
+                    // Somebody else may have taken it from its dead owner meanwhile: then it is that one to be asked.
+                    if !place.slot.owner.asked() {
+                        place.slot.owner.ask(me);
+                    }
+                    true
+                }
                 None => {
                     log::error!("slot {}: its owner does not let go", place.number);
                     place.slot.owner.ask_no_more();
