@@ -121,7 +121,7 @@ impl Step {
             0..70 => {
                 let frame = self.segment(&pair.0[0]);
                 // One in some comes in by the wrong queue, and goes by a ring.
-                let astray = usize::from(self.word % 7 == 0);
+                let astray = usize::from(self.word.is_multiple_of(7));
                 pair.push(slot ^ astray, &frame);
             }
             70..85 => {
@@ -196,7 +196,7 @@ impl Step {
         pseudo.extend((segment.len() as u16).to_be_bytes());
         pseudo.extend(&segment);
         // UDP's "none" now and then; what sums up to 0 as well.
-        let none = protocol == 17 && self.word % 5 == 0;
+        let none = protocol == 17 && self.word.is_multiple_of(5);
         let sum = if none { 0 } else { internet_checksum(&pseudo) };
         segment[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
         let mut frame = [OUR_MAC.0, mac_of(src)].concat();
