@@ -78,6 +78,12 @@ impl<'a> Ledger<'a> {
         self.raw(i).map(|raw| unsafe { PacketMut::new(raw) }.into_data() as &[u8])
     }
 
+    /// As [`data`](Self::data), for a packet of a dead owner: `None` too if its header points out of its own buffer.
+    pub fn checked_data(&self, i: usize) -> Option<&[u8]> {
+        let raw = self.raw(i)?;
+        raw.is_whole(self.pool.data_room()).then(|| self.data(i))?
+    }
+
     /// Packet `i`.
     #[inline(always)]
     pub fn get(&mut self, i: usize) -> Option<PacketMut<'_>> {

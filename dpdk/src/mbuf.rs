@@ -67,6 +67,22 @@ impl Raw {
         unsafe { self.0.as_ptr().byte_add(offset as usize).cast::<T>().write(value) }
     }
 
+    /// Does its header point into its own buffer, behind the mbuf itself, as a pool of `room` bytes makes it?
+    pub(crate) fn is_whole(self, room: u16) -> bool {
+        // SAFETY: the address is an mbuf's of a pool (`Ledger::raw`); whatever stands in it can be read.
+        let (buffer, offset, length, size): (u64, u16, u16, u16) = unsafe {
+            (
+                self.get(sys::LB_MBUF_BUF_ADDR),
+                self.get(sys::LB_MBUF_DATA_OFF),
+                self.get(sys::LB_MBUF_DATA_LEN),
+                self.get(sys::LB_MBUF_BUF_LEN),
+            )
+        };
+        let own = self.addr() + u64::from(sys::LB_MBUF_SIZE);
+        let fits = u32::from(offset) + u32::from(length) <= u32::from(size);
+        buffer == own && u32::from(size) <= u32::from(room) + u32::from(HEADROOM) && fits
+    }
+
     /// Brings a live mbuf of whatever state to that of a free one: one reference, one segment, no next.
     ///
     /// # Safety

@@ -89,6 +89,7 @@ pub fn run(context: &mut Context, zone: u32, binary: Option<&Path>) -> Result<Up
         }
         if let Some(how) = successor.ended() {
             let told = successor.told();
+            successor.give_up();
             return Err(Failure::failed(
                 format!("the successor ended with {how}; process {} serves on{told}", old.pid),
                 "the old worker's log says more",
@@ -136,6 +137,11 @@ fn is_worker_unit(name: &str) -> bool {
     name.starts_with("lb-worker@") && name.ends_with(".service")
 }
 
+/// Where a unit's program is named until the next upgrade.
+fn drop_in_of(unit: &str) -> PathBuf {
+    PathBuf::from("/run/systemd/system").join(format!("{unit}.d")).join("binary.conf")
+}
+
 /// The unit of the same zone in the other lane.
 fn other_lane(unit: &str) -> Option<String> {
     let stem = unit.strip_suffix(".service")?;
@@ -159,14 +165,14 @@ impl Successor {
         let unit = other_lane(old).ok_or_else(|| {
             Failure::failed(format!("unit {old} names no lane"), "units are called lb-worker@0a, lb-worker@0b")
         })?;
-        let folder = PathBuf::from("/run/systemd/system").join(format!("{unit}.d"));
-        let drop_in = folder.join("binary.conf");
+        let drop_in = drop_in_of(&unit);
+        let folder = drop_in.parent().unwrap_or(Path::new("/"));
         let failed = |what: &str, error: &std::io::Error| {
             Failure::failed(format!("cannot {what} {}: {error}", drop_in.display()), "as root?")
         };
         match binary {
             Some(binary) => {
-                fs::create_dir_all(&folder).map_err(|e| failed("make the folder of", &e))?;
+                fs::create_dir_all(folder).map_err(|e| failed("make the folder of", &e))?;
                 let text = format!(
                     "# Until the next upgrade without --binary.\n[Service]\nEnvironment=LB_WORKER={}\n",
                     binary.display()
@@ -178,8 +184,11 @@ impl Successor {
         }
         systemctl(&["daemon-reload"])?;
         // Ends when the successor serves, or has failed.
-        systemctl(&["start", &unit])?;
-        Ok(Self::Unit(unit))
+        let successor = Self::Unit(unit);
+        if let Self::Unit(unit) = &successor {
+            systemctl(&["start", unit]).inspect_err(|_| successor.give_up())?;
+        }
+        Ok(successor)
     }
 
     fn by_process(old: u32, binary: Option<&Path>) -> Result<Self, Failure> {
@@ -202,12 +211,14 @@ impl Successor {
             .current_dir(fs::canonicalize(proc.join("cwd")).map_err(gone)?)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        // The log: what it writes to, if it can be opened again (a pipe or a socket cannot).
+        let owner = fs::metadata(&proc).map_err(gone)?;
+        // The log: what it writes to, if it can be opened again (a pipe or a socket cannot) and is its own: whoever has the
+        // worker must not choose what we write to.
         let path = fs::read_link(proc.join("fd/2")).ok().filter(|path| path.is_file());
         let file = path.as_ref().and_then(|path| File::options().append(true).open(path).ok());
+        let file = file.filter(|file| file.metadata().is_ok_and(|m| m.uid() == owner.uid()));
         let log = path.zip(file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.len()));
         command.stderr(file.map_or_else(Stdio::null, Stdio::from));
-        let owner = fs::metadata(&proc).map_err(gone)?;
         if owner.uid() != fs::metadata("/proc/self").map_err(gone)?.uid() {
             command.gid(owner.gid()).uid(owner.uid());
         }
@@ -223,14 +234,24 @@ impl Successor {
             Self::Process { child, .. } => child.try_wait().ok()?.map(|status| status.to_string()),
             Self::Unit(unit) => {
                 let state = Command::new("systemctl")
-                    .args(["show", "--property=ActiveState,Result", unit.as_str()])
+                    .args(["show", "--property=ActiveState,Result,NRestarts", unit.as_str()])
                     .output()
                     .ok()?;
                 let text = String::from_utf8_lossy(&state.stdout).replace('\n', " ");
-                let over = text.contains("ActiveState=failed") || text.contains("ActiveState=inactive");
-                over.then(|| text.trim().to_owned())
+                // One that is started again has ended before.
+                let over = ["ActiveState=failed", "ActiveState=inactive"].iter().any(|state| text.contains(state));
+                (over || !text.contains("NRestarts=0")).then(|| text.trim().to_owned())
             }
         }
+    }
+
+    /// It failed: its unit is not to try again, nor the next upgrade to use its program.
+    fn give_up(&self) {
+        let Self::Unit(unit) = self else { return };
+        // What cannot be undone shows in `systemctl status`; the failure itself is told anyway.
+        let _ = systemctl(&["stop", unit]);
+        let _ = fs::remove_file(drop_in_of(unit));
+        let _ = systemctl(&["daemon-reload"]);
     }
 
     /// The last lines of its log.
@@ -277,15 +298,18 @@ fn split(bytes: &[u8]) -> Vec<OsString> {
     bytes.split(|b| *b == 0).filter(|word| !word.is_empty()).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
-/// The old worker's environment, but for what its service manager told it alone.
+/// The old worker's environment, as far as it is ours to pass: neither what its service manager told it alone, nor what
+/// makes a loader or a library do something else.
 fn environment(bytes: &[u8]) -> BTreeMap<OsString, OsString> {
-    let own = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "MAINPID"];
+    const PASSED: &[&str] =
+        &["RUST_LOG", "RUST_BACKTRACE", "PATH", "HOME", "LANG", "LC_ALL", "TZ", "RUNTIME_DIRECTORY", "TMPDIR"];
+    let passed = |name: &OsString| PASSED.iter().any(|p| name == p) || name.to_string_lossy().starts_with("LB_");
     let pair = |word: OsString| {
         let bytes = word.into_vec();
         let at = bytes.iter().position(|b| *b == b'=')?;
         Some((OsString::from_vec(bytes[..at].to_vec()), OsString::from_vec(bytes[at + 1..].to_vec())))
     };
-    split(bytes).into_iter().filter_map(pair).filter(|(name, _)| !own.iter().any(|o| name == o)).collect()
+    split(bytes).into_iter().filter_map(pair).filter(|(name, _)| passed(name)).collect()
 }
 
 #[cfg(test)]
@@ -302,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_environment_passes_but_for_what_was_the_old_ones_own() {
-        let passed = environment(b"RUST_LOG=debug\0NOTIFY_SOCKET=/run/x\0TMPDIR=/run/a=b\0");
+        let passed = environment(b"RUST_LOG=debug\0NOTIFY_SOCKET=/run/x\0LD_PRELOAD=/x.so\0TMPDIR=/run/a=b\0");
         let expected = [("RUST_LOG", "debug"), ("TMPDIR", "/run/a=b")];
         assert_eq!(passed, expected.map(|(name, value)| (name.into(), value.into())).into());
     }

@@ -82,6 +82,8 @@ pub enum WorkerSays {
         /// Slot numbers.
         slots: Vec<u32>,
     },
+    /// A successor was not good enough: its slots are here again.
+    TookBack,
     /// All slots are released; about to leave.
     Stopped,
 }

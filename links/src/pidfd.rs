@@ -88,9 +88,24 @@ impl Peer {
 /// whose leader is a zombie may still have a thread in the kernel).
 #[must_use]
 pub fn lives(process: Process) -> bool {
-    // Opened before its start is read: what is read belongs to the process that is held.
-    let Ok(peer) = Peer::open(process.pid()) else { return false };
-    start_time(process.pid()) == Some(process) && !peer.dead()
+    if process == Process::NOBODY {
+        return false;
+    }
+    // Opened before its start is read: what is read belongs to the process that is held. Only what says "dead" is
+    // believed: out of descriptors or memory, nobody is taken for dead.
+    let peer = match Peer::open(process.pid()) {
+        Ok(peer) => peer,
+        Err(error) => {
+            let none = [Some(libc_esrch()), None].contains(&error.raw_os_error());
+            return !none;
+        }
+    };
+    !peer.dead() && start_time(process.pid()).is_none_or(|now| now == process)
+}
+
+/// There is no such process. (A number that no process can have is refused without a number of an error.)
+fn libc_esrch() -> i32 {
+    rustix::io::Errno::SRCH.raw_os_error()
 }
 
 /// The process of this number as of now, dead or alive (/proc/PID/stat, field 22).

@@ -28,7 +28,7 @@ struct Arguments {
     /// Take the file even if the journal is newer.
     #[arg(long)]
     from_file: bool,
-    /// Go on with the journal, whatever the file says: control that comes back.
+    /// Go on with the journal, whatever the file says: control that comes back, a planned restart.
     #[arg(long, hide = true)]
     from_journal: bool,
     /// One of the program's other lives; started by itself.
@@ -59,13 +59,11 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let (config, from_file) = (arguments.config, arguments.from_file);
+    let prefer = if arguments.from_journal { Prefer::Journal } else { Prefer::at_start(from_file) };
     match arguments.internal {
         Some(Life::Plan) => holder::plan::main(&config, from_file),
-        Some(Life::Holder) => holder::main(&config, from_file),
-        Some(Life::Control) => {
-            let prefer = if arguments.from_journal { Prefer::Journal } else { Prefer::at_start(from_file) };
-            holder::child::main(config, prefer, arguments.facts)
-        }
+        Some(Life::Holder) => holder::main(&config, prefer),
+        Some(Life::Control) => holder::child::main(config, prefer, arguments.facts),
         None => holder::plan::start(&config, from_file, arguments.check),
     }
 }

@@ -12,9 +12,12 @@ use crate::slot::{IntentRow, Slot};
 #[must_use]
 pub fn server(slots: &[Slot], id: u32) -> u64 {
     let of = |slot: &Slot| {
-        let about = pending(slot, |line| line.server.load(Relaxed) == id);
-        // After the intent: a session that is made between the two loads is seen in one of them.
-        about + slot.servers.get(id as usize).map_or(0, |row| u64::from(row.active.load(Relaxed)))
+        let about = || pending(slot, |line| line.server.load(Relaxed) == id);
+        // After the intent: a session that is made between the two loads is seen in one of them. And before it again: a
+        // rebuild that begins meanwhile has emptied the count.
+        let before = about();
+        let active = slot.servers.get(id as usize).map_or(0, |row| u64::from(row.active.load(Acquire)));
+        active + before.max(about())
     };
     slots.iter().map(of).sum()
 }
@@ -23,8 +26,10 @@ pub fn server(slots: &[Slot], id: u32) -> u64 {
 #[must_use]
 pub fn service(slots: &[Slot], index: u32) -> u64 {
     let of = |slot: &Slot| {
-        let about = pending(slot, |line| line.service.load(Relaxed) == index);
-        about + slot.services.get(index as usize).map_or(0, |row| u64::from(row.active.load(Relaxed)))
+        let about = || pending(slot, |line| line.service.load(Relaxed) == index);
+        let before = about();
+        let active = slot.services.get(index as usize).map_or(0, |row| u64::from(row.active.load(Acquire)));
+        active + before.max(about())
     };
     slots.iter().map(of).sum()
 }

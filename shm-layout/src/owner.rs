@@ -36,7 +36,7 @@ impl Process {
     /// This process.
     #[must_use]
     pub fn this() -> Self {
-        Self::living(std::process::id()).unwrap_or_else(|| Self::new(std::process::id(), 0))
+        Self::living(std::process::id()).expect("a process reads its own /proc entry")
     }
 
     /// As it stands in a row.
@@ -61,7 +61,9 @@ impl Process {
     /// confirmed death (pidfd), which is when its last thread is gone.
     #[must_use]
     pub fn runs(self) -> bool {
-        self.pid() != 0 && Self::living(self.pid()) == Some(self)
+        // What cannot be read (out of descriptors, say) is no death.
+        self.pid() != 0
+            && read_start(self.pid()).is_none_or(|start| start.map(|s| Self::new(self.pid(), s)) == Some(self))
     }
 }
 
@@ -69,7 +71,20 @@ impl Process {
 /// boot.
 #[must_use]
 pub fn process_start(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    read_start(pid)?
+}
+
+/// As [`process_start`]; the outer `None`: it could not be read.
+fn read_start(pid: u32) -> Option<Option<u64>> {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Some(start_of(&stat)),
+        // Not there, or it went between open and read (ESRCH).
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(3) => Some(None),
+        Err(_) => None,
+    }
+}
+
+fn start_of(stat: &str) -> Option<u64> {
     // The name in field 2 may hold blanks and parentheses: count from the last one.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
@@ -146,12 +161,18 @@ impl OwnerRow {
         done
     }
 
+    /// The holder made the queues whole of one that died: the slot is the dead one's again, for its successor to settle.
+    pub fn give_back_to(&self, dead: Process) {
+        self.owner.store(dead.0, Ordering::Release); // Pairs with the Acquire in `claim`.
+    }
+
     /// Tells who serves: for people and for the holder.
     pub fn sign(&self, zone: u8, lane: u8, cpu: u16, version: &str) {
         // Relaxed: true each by itself.
         self.zone.store(zone.into(), Ordering::Relaxed);
         self.lane.store(lane.into(), Ordering::Relaxed);
         self.cpu.store(cpu.into(), Ordering::Relaxed);
+        self.tid.store(0, Ordering::Relaxed); // Until its thread serves it.
         self.layout.store(layout_version(), Ordering::Relaxed);
         let mut bytes = [0; 16];
         for (to, from) in bytes.iter_mut().zip(version.bytes().take(15)) {

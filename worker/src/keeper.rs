@@ -6,9 +6,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use config::{Node, OnPrimaryDeath};
-use links::messages::ToWorker;
+use links::messages::{ToWorker, WorkerSays};
 use links::pidfd::{self, Peer};
-use links::service;
+use links::{Link, service};
 use shm_layout::owner::Process;
 
 use crate::error::WorkerError;
@@ -22,6 +22,18 @@ const TICK: Duration = Duration::from_millis(100);
 /// A slot without owner for so long is adopted.
 const ORPHANED: Duration = Duration::from_secs(2);
 
+/// Time a successor has to give slots back.
+const RETURN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Slots that a successor was asked to give back.
+struct Returning {
+    heir: Process,
+    places: Vec<Place>,
+    since: Instant,
+    /// It was killed.
+    told: bool,
+}
+
 /// What main knows.
 pub struct Keeper<'a> {
     node: &'a Node,
@@ -32,12 +44,12 @@ pub struct Keeper<'a> {
     /// The worker we relieved, while it may take its slots back.
     elder: Option<Process>,
     trial: Option<Trial>,
+    returning: Option<Returning>,
     history: History,
     /// Slots without owner, and since when.
     orphans: BTreeMap<u32, Instant>,
     holder_died: bool,
-    /// Workers whose torn queue pairs the holder has made whole.
-    buried: Vec<u32>,
+    link: &'a Link<WorkerSays>,
     tell: Sender<Event>,
     turns: Vec<u64>,
 }
@@ -51,6 +63,7 @@ impl<'a> Keeper<'a> {
         places: Vec<Place>,
         elder: Option<Process>,
         tell: Sender<Event>,
+        link: &'a Link<WorkerSays>,
     ) -> Self {
         Self {
             node,
@@ -59,10 +72,11 @@ impl<'a> Keeper<'a> {
             ours: places.into_iter().map(|p| (p.number, p)).collect(),
             elder,
             trial: None,
+            returning: None,
             history: History::default(),
             orphans: BTreeMap::new(),
             holder_died: false,
-            buried: Vec::new(),
+            link,
             tell,
             turns: Vec::new(),
         }
@@ -98,11 +112,12 @@ impl<'a> Keeper<'a> {
                 log::info!("lb-primary stops: stopping");
                 return Ok(Some(Ended::Ordered));
             }
-            Event::Order(ToWorker::Died { pid }) => self.buried.push(pid),
+            Event::Order(ToWorker::Died { pid }) => self.common.slots.bury(pid),
             // The next tick sees it; it must not wait for its time.
             Event::Order(ToWorker::Admit(_)) | Event::HeirDied => {}
             Event::HolderDied => {
                 self.holder_died = true;
+                self.common.slots.alone.store(true, Ordering::Relaxed); // Relaxed: a fact that never changes back.
                 match self.node.on_primary_death {
                     OnPrimaryDeath::Restart => {
                         log::error!("lb-primary has died: leaving, to attach to its successor");
@@ -126,10 +141,14 @@ impl<'a> Keeper<'a> {
             self.elder = None; // It was content, or has died: nobody stands by.
             self.ours.values().for_each(|p| p.slot.owner.heir.store(0, Ordering::Relaxed)); // Relaxed: for people.
         }
+        self.look_at_returning();
         if self.trial.is_some() {
-            return self.look_at_heir();
+            if let Some(ended) = self.look_at_heir() {
+                return Ok(Some(ended));
+            }
+        } else {
+            self.history.add(Instant::now(), Sample::of(self.ours.values()));
         }
-        self.history.add(Instant::now(), Sample::of(self.ours.values()));
         self.look_at_orphans()
     }
 
@@ -160,7 +179,7 @@ impl<'a> Keeper<'a> {
         log::info!("slots {numbers:?} are handed over to process {}, which is on trial now", heir.pid());
         service::status(&format!("standing by: process {} has the slots", heir.pid()));
         match &mut self.trial {
-            Some(trial) => trial.places.extend(gone),
+            Some(trial) => trial.extend(gone),
             None => {
                 self.trial = Some(Trial::new(heir, gone, &self.history));
                 let tell = self.tell.clone();
@@ -174,55 +193,84 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
-    fn look_at_heir(&mut self) -> Result<Option<Ended>, WorkerError> {
-        let Some(trial) = &self.trial else { return Ok(None) };
-        match trial.look(self.ours.is_empty()) {
+    fn look_at_heir(&mut self) -> Option<Ended> {
+        let trial = self.trial.as_ref()?;
+        let (trial_of, heir) = (trial.heir, trial.heir.pid());
+        match trial.look(!self.ours.values().any(|p| p.slot.owner.asked())) {
             Verdict::Watch => {}
             Verdict::Passed => {
-                log::info!("process {} does well: leaving", trial.heir.pid());
-                return Ok(Some(Ended::Relieved));
+                log::info!("process {heir} does well: leaving");
+                return Some(Ended::Relieved);
             }
             Verdict::Dead => {
-                let torn = trial.places.iter().any(|p| p.restarts);
-                if torn && !self.holder_died && !self.buried.contains(&trial.heir.pid()) {
-                    return Ok(None); // The holder restarts its queue pairs first.
+                let places = self.trial.as_mut().map_or_else(Vec::new, |t| std::mem::take(&mut t.places));
+                // One whose queue pair lb-primary has not made whole yet is taken at a later look.
+                let left: Vec<Place> = places
+                    .into_iter()
+                    .filter(|place| !self.take(place) && !pidfd::lives(place.slot.owner.owner()))
+                    .collect();
+                match &mut self.trial {
+                    Some(trial) if !left.is_empty() => trial.places = left,
+                    _ => {
+                        log::error!("process {heir} has died on trial: its slots are taken back");
+                        self.took_back();
+                    }
                 }
-                log::error!("process {} has died on trial: its slots are taken back", trial.heir.pid());
-                let places = std::mem::take(&mut self.trial).map_or_else(Vec::new, |t| t.places);
-                places.into_iter().for_each(|place| self.take(place));
             }
             Verdict::Worse(why) => {
-                log::error!("process {}: {why}: its slots are taken back", trial.heir.pid());
-                let places = std::mem::take(&mut self.trial).map_or_else(Vec::new, |t| t.places);
-                for place in places {
-                    server_for(self.servers, &place).order(Order::Succeed(vec![place.clone()]));
-                    self.await_return(place);
+                log::error!("process {heir}: {why}: its slots are taken back");
+                let places = self.trial.take().map_or_else(Vec::new, |t| t.places);
+                for place in &places {
+                    server_for(self.servers, place).order(Order::Succeed(vec![place.clone()]));
                 }
+                self.returning = Some(Returning { heir: trial_of, places, since: Instant::now(), told: false });
             }
         }
-        if self.trial.is_none() {
-            self.history = History::default();
-            service::status(&format!("{} slots served; a successor was not good enough", self.ours.len()));
-        }
-        Ok(None)
+        None
     }
 
-    /// Waits until a slot that was asked for is ours again. Its owner, alive or dead, cannot keep it: the holder kills one
-    /// that hangs.
-    fn await_return(&mut self, place: Place) {
-        let end = Instant::now() + ORPHANED;
-        while place.slot.owner.owner() != self.common.slots.me && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
+    /// Slots that a successor was asked to give back. One that does not is killed: it was bad before it hung.
+    fn look_at_returning(&mut self) {
+        let Some(returning) = &mut self.returning else { return };
+        let me = self.common.slots.me;
+        let (back, left): (Vec<Place>, _) =
+            std::mem::take(&mut returning.places).into_iter().partition(|p| p.slot.owner.owner() == me);
+        returning.places = left;
+        if returning.since.elapsed() > RETURN_LIMIT && !std::mem::replace(&mut returning.told, true) {
+            log::error!("process {} does not give its slots back: killed", returning.heir.pid());
+            if pidfd::lives(returning.heir)
+                && let Ok(peer) = Peer::open(returning.heir.pid())
+            {
+                peer.kill();
+            }
         }
-        self.ours.insert(place.number, place);
+        let over = returning.places.is_empty();
+        self.ours.extend(back.into_iter().map(|p| (p.number, p)));
+        if over {
+            self.returning = None;
+            self.took_back();
+        }
     }
 
-    /// Takes a slot that is nobody's or a dead process's; somebody may be quicker.
-    fn take(&mut self, place: Place) {
-        if let Some(taken) = self.common.slots.take(&place) {
-            server_for(self.servers, &place).order(Order::Serve(Box::new(taken)));
-            self.ours.insert(place.number, place);
+    /// A successor was not good enough, and the slots are here again.
+    fn took_back(&mut self) {
+        self.trial = None;
+        self.history = History::default();
+        if let Err(error) = self.link.send(WorkerSays::TookBack) {
+            log::debug!("{error}"); // lb-primary is away: no successor can come either.
         }
+        service::status(&format!("{} slots served; a successor was not good enough", self.ours.len()));
+    }
+
+    /// Takes a slot that is nobody's or a dead process's. `false`: somebody was quicker, or it is not to be had yet.
+    fn take(&mut self, place: &Place) -> bool {
+        if let Some(taken) = self.common.slots.take(place) {
+            server_for(self.servers, place).order(Order::Serve(Box::new(taken)));
+        } else if place.slot.owner.owner() != self.common.slots.me {
+            return false;
+        }
+        self.ours.insert(place.number, place.clone());
+        true
     }
 
     /// Slots whose owner is dead, or which have none, and that nobody takes.
@@ -230,7 +278,10 @@ impl<'a> Keeper<'a> {
         let now = Instant::now();
         let mut adopt = Vec::new();
         for place in &self.common.slots.places {
-            if self.ours.contains_key(&place.number) || pidfd::lives(place.slot.owner.owner()) {
+            let awaited =
+                self.trial.iter().flat_map(|t| &t.places).chain(self.returning.iter().flat_map(|r| &r.places));
+            let known = self.ours.contains_key(&place.number) || awaited.into_iter().any(|p| p.number == place.number);
+            if known || pidfd::lives(place.slot.owner.owner()) {
                 self.orphans.remove(&place.number);
                 continue;
             }
@@ -249,7 +300,8 @@ impl<'a> Keeper<'a> {
         for place in adopt {
             log::warn!("slot {} (zone {}) has no owner: adopted", place.number, place.zone);
             self.orphans.remove(&place.number);
-            self.take(place);
+            self.history = History::default(); // Its past is not ours.
+            self.take(&place);
         }
         Ok(None)
     }

@@ -48,6 +48,8 @@ fn version() -> &'static str {
     format!("{} (layout {layout}, {})", env!("CARGO_PKG_VERSION"), dpdk::version()).leak()
 }
 
+/// Exit status of a successor whose slots were taken back: its unit does not start it again.
+const TAKEN_BACK: i32 = 76;
 /// A unit starts a dead worker again at once; one that finds no lb-primary or no tables waits so long before it ends.
 const FAILED_START: Duration = Duration::from_millis(500);
 
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
             }
             dpdk::exit_now(match error {
                 WorkerError::Link(LinkError::Unreachable { .. }) => 3,
+                WorkerError::TakenBack { .. } => TAKEN_BACK,
                 _ => 1,
             })
         }

@@ -18,6 +18,8 @@ use crate::keeper::Keeper;
 use crate::slots::{Place, Slots};
 use crate::threads::{self, Common, Order, Server};
 
+/// Time for the owners to let go and for the first turns.
+const BEGIN_LIMIT: Duration = Duration::from_secs(15);
 /// Time a thread has for its last burst.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -70,15 +72,17 @@ pub fn run(node: &Node, run_dir: &Path, zone: u8, take_over: bool) -> Result<End
     cpus.sort_unstable();
     cpus.dedup();
     let servers = cpus.iter().map(|cpu| threads::start(&common, *cpu)).collect::<Result<Vec<_>, _>>()?;
-    begin(&common, &servers, &wanted)?;
-
     let numbers: Vec<u32> = wanted.places().map(|p| p.number).collect();
-    log::info!("zone {zone} serves slots {numbers:?} on CPUs {cpus:?}");
-    crate::privileges::confine();
-    service::ready(&format!("zone {zone}: {} slots served", numbers.len()));
-    link.send(WorkerSays::Serving { slots: numbers })?;
-    let places = wanted.free.into_iter().chain(wanted.of_others).collect();
-    let result = Keeper::new(node, &common, &servers, places, wanted.elder, tell).keep(&events);
+    let result = begin(&common, &servers, &wanted).and_then(|()| {
+        log::info!("zone {zone} serves slots {numbers:?} on CPUs {cpus:?}");
+        crate::privileges::confine();
+        service::ready(&format!("zone {zone}: {} slots served", numbers.len()));
+        if let Err(error) = link.send(WorkerSays::Serving { slots: numbers.clone() }) {
+            log::warn!("{error}"); // Its death is told by the kernel.
+        }
+        let places = wanted.places().cloned().collect();
+        Keeper::new(node, &common, &servers, places, wanted.elder, tell, &link).keep(&events)
+    });
 
     service::stopping();
     common.stop.store(true, Ordering::Relaxed); // Relaxed: looked at in every turn.
@@ -157,10 +161,12 @@ fn begin(common: &Common, servers: &[Server], wanted: &Wanted) -> Result<(), Wor
         }
     }
     let all = wanted.places().count();
+    let end = Instant::now() + BEGIN_LIMIT;
     let serving = |s: &Server| s.pulse.serving.load(Ordering::Acquire) as usize;
     while servers.iter().map(serving).sum::<usize>() < all {
-        if servers.iter().any(|s| s.pulse.failed.load(Ordering::Acquire) || s.pulse.done.load(Ordering::Acquire)) {
-            let source = std::io::Error::other("a slot cannot be served; see the line above");
+        let failed = |s: &Server| s.pulse.failed.load(Ordering::Acquire) || s.pulse.done.load(Ordering::Acquire);
+        if servers.iter().any(failed) || Instant::now() > end {
+            let source = std::io::Error::other("a slot cannot be had or served in time");
             return Err(WorkerError::System { what: "serve", source });
         }
         std::thread::sleep(Duration::from_millis(1));

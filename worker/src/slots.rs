@@ -1,6 +1,6 @@
 //! Taking and giving slots: the ownership word, and what a dead owner left.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use datapath::Shared;
@@ -58,6 +58,10 @@ pub struct Slots {
     pub lane: u8,
     /// Looked up once, while we attach: afterwards no lock of EAL is touched, so that none is left taken by our death.
     pools: Mutex<Vec<Pool>>,
+    /// Dead processes whose torn queue pairs are whole again: those dead before we were admitted, and those lb-primary tells.
+    buried: Mutex<Vec<Process>>,
+    /// lb-primary is dead: nobody restarts queue pairs.
+    pub alone: AtomicBool,
     shared: Shared,
 }
 
@@ -92,7 +96,18 @@ impl Slots {
         });
         let places = places.collect::<Result<Vec<_>, WorkerError>>()?;
         let pools = places.iter().map(|p| Pool::lookup(&pool_name(p.number))).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { places, me: Process::this(), zone, lane, pools: Mutex::new(pools), shared: shared.clone() })
+        let owners = places.iter().map(|p: &Place| p.slot.owner.owner());
+        let buried = owners.filter(|owner| !pidfd::lives(*owner)).collect();
+        Ok(Self {
+            places,
+            me: Process::this(),
+            zone,
+            lane,
+            pools: Mutex::new(pools),
+            buried: Mutex::new(buried),
+            alone: AtomicBool::new(false),
+            shared: shared.clone(),
+        })
     }
 
     /// Those at home in our zone.
@@ -100,20 +115,33 @@ impl Slots {
         self.places.iter().filter(|p| p.zone == u32::from(self.zone))
     }
 
+    /// lb-primary has made whole what this dead process tore.
+    pub fn bury(&self, pid: u32) {
+        let owners = self.places.iter().map(|p| p.slot.owner.owner()).filter(|owner| owner.pid() == pid);
+        self.buried.lock().unwrap_or_else(PoisonError::into_inner).extend(owners);
+    }
+
+    /// Does this place still wait for lb-primary to make its queue pair whole?
+    fn torn(&self, place: &Place, dead: Process) -> bool {
+        let buried = || self.buried.lock().unwrap_or_else(PoisonError::into_inner).contains(&dead);
+        // Relaxed: a fact that never changes back.
+        place.restarts && dead != Process::NOBODY && !self.alone.load(Ordering::Relaxed) && !buried()
+    }
+
     /// Takes a slot that is nobody's, or whose owner is dead; what a dead one left is settled first. `None`: it lives, or
     /// somebody was quicker.
     pub fn take(&self, place: &Place) -> Option<Taken> {
         let row = &place.slot.owner;
         let before = row.owner();
-        if before != Process::NOBODY && pidfd::lives(before) {
+        if before == self.me || (before != Process::NOBODY && pidfd::lives(before)) || self.torn(place, before) {
             return None;
         }
+        let at = self.places.iter().position(|p| p.number == place.number)?;
         let _op = failpoint::enter(Op::Own);
         if !row.claim(before, self.me) {
             return None;
         }
         row.sign(self.zone, self.lane, place.cpu, env!("CARGO_PKG_VERSION"));
-        let at = self.places.iter().position(|p| p.number == place.number)?;
         let pool = self.pools.lock().unwrap_or_else(PoisonError::into_inner)[at].again();
         if before != Process::NOBODY {
             self.settle(place, &pool, before);
@@ -192,7 +220,9 @@ fn words(row: &LedgerRow) -> impl Iterator<Item = &std::sync::atomic::AtomicU64>
 /// One of the packets it had in hand may be what killed it: their heads are kept for `worker list`.
 fn keep_heads(slot: &Slot, pool: &Pool, dead: Process) {
     let (rx, tx) = (Ledger::new(&slot.ledger.rx, pool), Ledger::new(&slot.ledger.tx, pool));
-    let packets = (0..rx.capacity()).filter_map(|i| rx.data(i)).chain((0..tx.capacity()).filter_map(|i| tx.data(i)));
+    // Checked: what killed it may have torn the buffer's own header.
+    let packets = (0..rx.capacity()).filter_map(|i| rx.checked_data(i));
+    let packets = packets.chain((0..tx.capacity()).filter_map(|i| tx.checked_data(i)));
     slot.autopsy.write(dead, clock::now_ms(), packets);
 }
 

@@ -228,6 +228,9 @@ impl Thread<'_> {
         let me = self.common.slots.me;
         let mut asked = std::mem::take(&mut self.asked);
         asked.retain(|place| {
+            if place.slot.owner.owner() == me {
+                return false; // Main took it from its dead owner meanwhile.
+            }
             let free = place.slot.owner.owner() == Process::NOBODY;
             if !free && !look {
                 return true;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use links::pidfd;
+use shm_layout::clock;
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::owner::Process;
 
@@ -16,6 +17,8 @@ pub const TRIAL: Duration = Duration::from_secs(3);
 const FEW: u64 = 50;
 /// A successor that receives nothing while its predecessor received this much in the same time is deaf.
 const BUSY: u64 = 1000;
+/// A slot whose heartbeat is older is not well served.
+const FRESH: Duration = Duration::from_millis(500);
 /// How long it may receive nothing.
 const DEAF: Duration = Duration::from_secs(1);
 
@@ -105,6 +108,23 @@ impl Trial {
         Self { heir, places, since: Instant::now(), before: history.counted(), at_start }
     }
 
+    /// More slots have gone to it.
+    pub fn extend(&mut self, places: Vec<Place>) {
+        let more = Sample::of(places.iter());
+        self.at_start =
+            Sample { packets: self.at_start.packets + more.packets, drops: self.at_start.drops + more.drops };
+        self.places.extend(places);
+    }
+
+    /// Does it turn in every slot?
+    fn turns(&self) -> bool {
+        let now_ms = clock::now_ms();
+        // Relaxed: a clock.
+        let age =
+            |p: &Place| now_ms.saturating_sub(p.slot.pulse.heartbeat_ms.load(std::sync::atomic::Ordering::Relaxed));
+        self.places.iter().all(|p| Duration::from_millis(age(p)) < FRESH)
+    }
+
     /// Looks at it. `all`: it has all slots that it asked for.
     pub fn look(&self, all: bool) -> Verdict {
         if !pidfd::lives(self.heir) {
@@ -114,7 +134,8 @@ impl Trial {
         if let Some(why) = worse(self.before, now, self.since.elapsed()) {
             return Verdict::Worse(why);
         }
-        if all && self.since.elapsed() >= TRIAL { Verdict::Passed } else { Verdict::Watch }
+        // One that hangs now is killed soon: it does not pass, it dies on trial.
+        if all && self.since.elapsed() >= TRIAL && self.turns() { Verdict::Passed } else { Verdict::Watch }
     }
 }
 

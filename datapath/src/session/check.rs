@@ -85,6 +85,9 @@ impl Table<'_> {
     fn check_lists(&self, count: &mut Recount) -> Result<Vec<Met>, String> {
         let table = &self.slot.table;
         count.used = table.fresh.load(Ordering::Relaxed);
+        if count.used as usize > self.slot.sessions.len() {
+            return Err(format!("{} records were used of {}", count.used, self.slot.sessions.len()));
+        }
         let mut met = vec![Met::Nowhere; count.used as usize];
         let mut meet = |record: u32, place: Met, where_: &str| match met.get_mut(record as usize) {
             Some(old @ Met::Nowhere) => {

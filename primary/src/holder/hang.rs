@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use shm_layout::owner::Process;
 use shm_layout::slot::Slot;
@@ -29,6 +30,8 @@ struct Still {
     heartbeat_ms: u64,
     /// Run time when it was first seen to stand still.
     ticks: u64,
+    /// When that was, ms: after a stall of our own two looks may follow each other at once.
+    seen_ms: u64,
 }
 
 /// A thread that makes no turns.
@@ -47,8 +50,8 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Looks at a slot; to be called often. `None`: it turns, or belongs to nobody.
-    pub fn look(&mut self, number: u32, slot: &Slot, now_ms: u64, hang_after_ms: u64) -> Option<Finding> {
+    /// Looks at a slot; to be called often. `None`: it turns, or belongs to nobody. Else whose thread was judged.
+    pub fn look(&mut self, number: u32, slot: &Slot, now_ms: u64, hang_after_ms: u64) -> Option<(Process, Finding)> {
         let owner = slot.owner.owner();
         let tid = slot.owner.tid.load(Ordering::Relaxed); // Relaxed, here and below: true each by itself.
         let heartbeat_ms = slot.pulse.heartbeat_ms.load(Ordering::Relaxed);
@@ -58,15 +61,35 @@ impl Judge {
             self.still.remove(&number);
             if owner != Process::NOBODY && now_ms.saturating_sub(heartbeat_ms) > hang_after_ms / 10 {
                 let ticks = thread(owner.pid(), tid)?.ticks;
-                self.still.insert(number, Still { owner, heartbeat_ms, ticks });
+                self.still.insert(number, Still { owner, heartbeat_ms, ticks, seen_ms: now_ms });
             }
             return None;
         };
         let age_ms = now_ms.saturating_sub(heartbeat_ms);
-        if age_ms <= hang_after_ms {
+        if age_ms <= hang_after_ms || now_ms.saturating_sub(seen.seen_ms) <= hang_after_ms / 2 {
             return None;
         }
-        judge(thread(owner.pid(), tid)?, seen.ticks, age_ms, hang_after_ms)
+        judge(thread(owner.pid(), tid)?, seen.ticks, age_ms, hang_after_ms).map(|finding| (owner, finding))
+    }
+}
+
+/// Owners that settle what a dead one left: a check of the whole tables takes as long as they are large.
+#[derive(Debug, Default)]
+pub struct Settling(BTreeMap<u64, Instant>);
+
+impl Settling {
+    /// Time for it.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Has `owner` taken a slot that it does not serve yet, and not for too long?
+    pub fn lasts(&mut self, owner: Process, slots: &[Slot]) -> bool {
+        // Relaxed: a number for people, 0 from the claim to the first turn.
+        let settles = |slot: &Slot| slot.owner.owner() == owner && slot.owner.tid.load(Ordering::Relaxed) == 0;
+        if !slots.iter().any(settles) {
+            self.0.remove(&owner.word());
+            return false;
+        }
+        self.0.entry(owner.word()).or_insert_with(Instant::now).elapsed() < Self::LIMIT
     }
 }
 
@@ -125,7 +148,8 @@ mod tests {
             assert!(begin.elapsed().as_secs() < 60);
         }
         assert_eq!(judge.look(0, &slot, 10_400, 1000), None, "not yet");
-        assert!(matches!(judge.look(0, &slot, 10_600, 1000), Some(Finding::Hung(_))));
+        let found = judge.look(0, &slot, 10_600, 1000);
+        assert!(matches!(found, Some((who, Finding::Hung(_))) if who == Process::this()));
         slot.pulse.heartbeat_ms.store(10_590, Ordering::Relaxed);
         assert_eq!(judge.look(0, &slot, 10_600, 1000), None, "it turned");
     }

@@ -59,8 +59,8 @@ pub enum Event {
 }
 
 /// The holder's life.
-pub fn main(config: &Path, from_file: bool) -> ExitCode {
-    let done = plan::inherited().map_err(HolderError::from).and_then(|plan| run(&plan, config, from_file));
+pub fn main(config: &Path, prefer: Prefer) -> ExitCode {
+    let done = plan::inherited().map_err(HolderError::from).and_then(|plan| run(&plan, config, prefer));
     match done {
         Ok(End::Stop) => ExitCode::SUCCESS,
         Ok(End::Again) => plan::begin_again(config),
@@ -81,7 +81,7 @@ enum End {
     Again,
 }
 
-fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<End, HolderError> {
+fn run(plan: &HolderPlan, config: &Path, prefer: Prefer) -> Result<End, HolderError> {
     preflight::folder(&plan.run_dir, 0o750)?;
     let _lock = Lock::take(&plan.run_dir.join("primary.lock"))?;
     preflight::no_worker_lives(plan)?;
@@ -114,7 +114,7 @@ fn run(plan: &HolderPlan, config: &Path, from_file: bool) -> Result<End, HolderE
     let result = match started {
         Ok(ports) => {
             let holder = Holder::new(plan, &prefix, segments, ports);
-            holder.serve(config, from_file, &tell, &events)
+            holder.serve(config, prefer, &tell, &events)
         }
         Err(error) => Err(error),
     };
@@ -165,14 +165,14 @@ impl<'a> Holder<'a> {
     fn serve(
         mut self,
         config: &Path,
-        from_file: bool,
+        prefer: Prefer,
         tell: &mpsc::Sender<Event>,
         events: &Receiver<Event>,
     ) -> Result<End, HolderError> {
         let arrivals = tell.clone();
         Listener::serve(&links::holder_socket(&self.plan.run_dir), move |p| arrivals.send(Event::Arrived(p)).is_ok())?;
         let facts: Vec<_> = self.ports.iter().map(HeldPort::facts).collect();
-        let mut control = Control::start(&self.plan.run_dir, config, Prefer::at_start(from_file), &facts)?;
+        let mut control = Control::start(&self.plan.run_dir, config, prefer, &facts)?;
         let result = self.watch(&mut control, tell, events);
         if !matches!(result, Ok(End::Again)) {
             service::stopping();

@@ -303,8 +303,8 @@ pub fn begin_again(path: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // The journal is newer than the file now.
-    let error = Command::new(me).arg("--config").arg(path).args(["--internal", "holder"]).exec();
+    // Nobody asked for a file that was edited meanwhile.
+    let error = Command::new(me).arg("--config").arg(path).args(["--from-journal", "--internal", "holder"]).exec();
     log::error!("cannot start again: {error}");
     ExitCode::FAILURE
 }

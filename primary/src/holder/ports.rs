@@ -93,7 +93,7 @@ impl HeldPort {
             device_id: self.port.id(),
             first_slot: self.first_slot,
             queues: u16::try_from(self.pools.len()).unwrap_or(u16::MAX),
-            restarts: !dpdk::tap::is_tap(&self.facts.driver),
+            restarts: self.tears(),
         }
     }
 
@@ -114,6 +114,11 @@ impl HeldPort {
     pub fn queue_of(&self, slot: u32) -> Option<u16> {
         let queue = usize::try_from(slot.checked_sub(self.first_slot)?).ok()?;
         u16::try_from(queue).ok().filter(|_| queue < self.pools.len())
+    }
+
+    /// Is a descriptor ring torn when its user dies in a burst?
+    pub fn tears(&self) -> bool {
+        !dpdk::tap::is_tap(&self.facts.driver)
     }
 
     /// After the confirmed death of a slot's owner: a driver killed inside a burst leaves its descriptor ring torn.

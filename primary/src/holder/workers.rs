@@ -9,10 +9,11 @@ use dpdk::locks::Snapshot;
 use links::messages::{Admit, AdmitPort, ToWorker, WorkerSays};
 use links::pidfd::Peer;
 use links::{Hello, Link, Pending};
+use shm_layout::owner::Process;
 use shm_layout::slot::Slot;
 
 use super::Event;
-use super::hang::{Finding, Judge};
+use super::hang::{Finding, Judge, Settling};
 use super::plan::HolderPlan;
 use super::ports::HeldPort;
 use super::segments::Segments;
@@ -29,6 +30,36 @@ struct Worker {
     link: Link<ToWorker>,
     peer: Peer,
     slots: Vec<u32>,
+}
+
+/// Successors of a zone that were not good enough. A service manager starts a dead one again at once: after three in a row
+/// each must wait, longer each time.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl Refused {
+    /// So many are tried without a pause. (A build whose workers die by order never makes one wait.)
+    const TRIES: u32 = if cfg!(feature = "failpoints") { u32::MAX } else { 3 };
+    const PAUSE: Duration = Duration::from_secs(10);
+    const PAUSE_MAX: Duration = Duration::from_secs(300);
+    /// One after so long begins a new row.
+    const FORGET: Duration = Duration::from_secs(600);
+
+    fn failed(&mut self, now: Instant) {
+        let old = self.last.is_some_and(|last| now.duration_since(last) > Self::FORGET);
+        self.count = if old { 1 } else { self.count + 1 };
+        self.last = Some(now);
+    }
+
+    /// Time left until the next one may come; `None`: it may come.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        let over = self.count.checked_sub(Self::TRIES)?;
+        let pause = (Self::PAUSE * 2_u32.saturating_pow(over)).min(Self::PAUSE_MAX);
+        pause.checked_sub(now.duration_since(self.last?)).filter(|left| !left.is_zero())
+    }
 }
 
 /// The one that attaches.
@@ -54,7 +85,10 @@ pub struct Workers {
     /// EAL cannot be attached to any more: the appliance needs a planned restart.
     wedged: bool,
     judge: Judge,
+    settling: Settling,
     starved: BTreeMap<u32, bool>,
+    /// Successors that were not good enough, by zone.
+    refused: BTreeMap<u8, Refused>,
     hang_after_ms: u64,
     /// All but lane, lcore and CPU.
     admit: Admit,
@@ -84,7 +118,9 @@ impl Workers {
             suspicious: false,
             wedged: false,
             judge: Judge::default(),
+            settling: Settling::default(),
             starved: BTreeMap::new(),
+            refused: BTreeMap::new(),
             hang_after_ms: plan.hang_after_ms,
             admit,
             zones,
@@ -128,6 +164,14 @@ impl Workers {
             let known: Vec<String> = self.zones.iter().map(u8::to_string).collect();
             return Err(format!("zone {zone} is not configured (there are: {})", known.join(", ")));
         }
+        if hello.take_over
+            && let Some(left) = self.refused.get(&zone).and_then(|r| r.left(Instant::now()))
+        {
+            return Err(format!(
+                "zone {zone} has had several successors that were not good enough; the next is admitted in {} s",
+                left.as_secs() + 1
+            ));
+        }
         let taken = |lane| self.alive.iter().find(|(_, w)| w.zone == zone && w.lane == lane);
         match (taken(0), taken(1)) {
             (None, None) => Ok((zone, hello.lane.filter(|lane| *lane < 2).unwrap_or(0))),
@@ -149,11 +193,12 @@ impl Workers {
             let Some(worker) = self.alive.get(&pid) else { continue };
             let admit =
                 Admit { lane: worker.lane, lcore: Admit::lcore_of(worker.zone, worker.lane), ..self.admit.clone() };
+            // Before it may begin: what it takes is not what was there.
+            let before = self.locks.as_ref().map(Locks::snapshot);
             if let Err(error) = worker.link.send(ToWorker::Admit(Box::new(admit))) {
                 log::warn!("{error}");
                 continue;
             }
-            let before = self.locks.as_ref().map(Locks::snapshot);
             self.attaching = Some(Attaching { pid, since: Instant::now(), told: false, before });
             return;
         }
@@ -162,6 +207,7 @@ impl Workers {
     fn attached(&mut self, pid: u32) {
         if self.attaching.as_ref().is_some_and(|a| a.pid == pid) {
             self.attaching = None;
+            self.suspicious = false; // Who gets through has shown that nothing was left taken.
             self.admit_next();
         }
     }
@@ -185,6 +231,11 @@ impl Workers {
                     worker.slots.clear();
                 }
             }
+            Some(WorkerSays::TookBack) => {
+                if let Some(worker) = self.alive.get(&pid) {
+                    self.refused.entry(worker.zone).or_default().failed(Instant::now());
+                }
+            }
             // Death is the kernel's to tell.
             None => {}
         }
@@ -203,8 +254,13 @@ impl Workers {
         // Those a quicker successor has taken already are none of ours any more.
         for number in segments.owned_by(pid) {
             left.push(number);
-            for (port, queue) in ports.iter().filter_map(|p| Some((p, p.queue_of(number)?))) {
+            let torn = ports.iter().filter(|p| p.tears()).find_map(|p| Some((p, p.queue_of(number)?)));
+            let Some(((port, queue), slot)) = torn.zip(segments.slots.get(number as usize)) else { continue };
+            // As its owner, so that nobody polls it meanwhile; then it is the dead one's again, to be settled.
+            let (dead, me) = (slot.owner.owner(), Process::this());
+            if dead.pid() == pid && slot.owner.claim(dead, me) {
                 port.restart_queue(queue);
+                slot.owner.give_back_to(dead);
             }
         }
         if left.is_empty() {
@@ -261,8 +317,16 @@ impl Workers {
         }
         let now_ms = shm_layout::clock::now_ms();
         for (number, slot) in (0..).zip(slots) {
-            let finding = self.judge.look(number, slot, now_ms, self.hang_after_ms);
-            let Some(worker) = self.alive.get(&slot.owner.owner().pid()) else { continue };
+            let found = self.judge.look(number, slot, now_ms, self.hang_after_ms);
+            let owner = found.as_ref().map_or_else(|| slot.owner.owner(), |(who, _)| *who);
+            let finding = found.map(|(_, finding)| finding);
+            let Some(worker) = self.alive.get(&owner.pid()) else {
+                self.starved.remove(&number);
+                continue;
+            };
+            if self.settling.lasts(owner, slots) {
+                continue; // It checks the tables of a slot whole: its thread makes no turn meanwhile.
+            }
             let was_starved = self.starved.insert(number, finding == Some(Finding::Starved)).unwrap_or(false);
             match finding {
                 Some(Finding::Hung(why)) => {
@@ -314,4 +378,27 @@ impl Workers {
 
 fn lane_name(lane: u8) -> char {
     if lane == 0 { 'a' } else { 'b' }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_three_bad_successors_each_waits_longer() {
+        let (mut refused, begin) = (Refused::default(), Instant::now());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        for second in 0..Refused::TRIES.min(3) {
+            assert_eq!(refused.left(at(second.into())), None);
+            refused.failed(at(second.into()));
+        }
+        if !cfg!(feature = "failpoints") {
+            assert_eq!(refused.left(at(2)), Some(Duration::from_secs(10)));
+            assert_eq!(refused.left(at(12)), None);
+            refused.failed(at(12));
+            assert_eq!(refused.left(at(12)), Some(Duration::from_secs(20)));
+            refused.failed(at(1000));
+            assert_eq!(refused.left(at(1000)), None, "forgotten");
+        }
+    }
 }

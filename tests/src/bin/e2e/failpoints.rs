@@ -58,6 +58,10 @@ pub fn every_store(ctx: &mut Ctx) -> Result<()> {
     rig.appliance.instead.insert(DOOMED.into(), tests::janitor::with_failpoints("lb-worker")?);
     // Closed connections leave the tables within the test, so that records are given back and used again.
     rig.appliance.conf.service("web").extra.push("timeouts = { time_wait = \"1s\", close = \"1s\" }".into());
+    // And those that stay are visited often.
+    rig.appliance.conf.service("talk").extra.push("timeouts = { established = \"6s\" }".into());
+    // The one that is shipped makes successors wait after three that died.
+    rig.appliance.instead.insert("lb-primary".into(), tests::janitor::with_failpoints("lb-primary")?);
     rig.start()?;
     let (web, talk) = (format!("{VIP}:80"), format!("{VIP}:9000"));
     let patient = ["client", "--target", &talk, "--connections", "40", "--period-ms", "50", "--timeout-ms", "30000"];
@@ -77,8 +81,8 @@ pub fn every_store(ctx: &mut Ctx) -> Result<()> {
             match end {
                 End::Died => *counts.entry(operation).or_default() += 1,
                 End::NoSuchStore => break,
-                // Rare ones (a ring, on some machines) may stay away once; a store that never comes is the end.
-                End::NotInTime if slow == 0 => slow += 1,
+                // Rare ones (a visit of the wheel, a ring) may stay away; a store that never comes is the end.
+                End::NotInTime if slow < 4 => slow += 1,
                 End::NotInTime => break,
             }
         }
