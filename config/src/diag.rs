@@ -107,9 +107,22 @@ pub struct Report {
 
 impl std::error::Error for Report {}
 
+/// Mistakes told of one file.
+const TOLD: usize = 200;
+
 impl Report {
     /// A report about a file whose text is at hand; sorts by place.
     pub(crate) fn new(file: &str, source: &str, mut items: Vec<(Diagnostic, Place)>) -> Self {
+        // The work for each is that of reading the file: a file that is wrong all over must not keep anybody from work.
+        let more = items.len().saturating_sub(TOLD);
+        items.sort_by_key(|(d, p)| (d.level, p.at.as_ref().map_or(usize::MAX, |r| r.start)));
+        items.truncate(TOLD);
+        if let Some((last, _)) = items.last_mut().filter(|_| more > 0) {
+            last.hint = Some(format!(
+                "{}and {more} more mistakes, not shown",
+                last.hint.take().map_or_else(String::new, |h| h + "; ")
+            ));
+        }
         for (diagnostic, place) in &mut items {
             if let Some(at) = &place.at {
                 (diagnostic.line, diagnostic.column) = line_column(source, at.start);

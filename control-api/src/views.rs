@@ -64,6 +64,9 @@ pub struct Service {
     pub bytes_out: u64,
     /// Its real servers.
     pub rs: Vec<Rs>,
+    /// What the appliance lacks while it serves on: "no health-checker"; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
 }
 
 /// Health of a real server as the schedulers see it.
@@ -125,6 +128,9 @@ pub struct Rs {
     pub bytes_out: u64,
     /// Why the last check failed; `null` when it did not.
     pub last_check_error: Option<String>,
+    /// What the appliance lacks while it serves on: "no health-checker"; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
 }
 
 /// An element of `session list`.

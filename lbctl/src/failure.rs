@@ -71,7 +71,7 @@ fn unreachable(path: &Path, source: &std::io::Error, denied: bool) -> ApiError {
     let hint = if denied {
         format!("become root or a member of the group that owns {}", path.display())
     } else {
-        "start it with `systemctl start lb-primary.service`; another instance: --config FILE or --socket PATH".into()
+        "start it with `systemctl start lb-primary.service` (`systemctl restart lb.target` if workers of a dead one still forward); another instance: --config FILE or --socket PATH".into()
     };
     ApiError::new(Code::Unreachable, format!("cannot reach the daemon at {}: {source}", path.display())).hint(hint)
 }

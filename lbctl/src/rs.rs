@@ -103,6 +103,8 @@ impl Verb {
         match self {
             Self::List { service } => {
                 let servers: Vec<Rs> = context.list(method::RS_LIST, &RsList { service, ..RsList::default() })?;
+                let degraded = servers.iter().find_map(|s| s.degraded.as_ref());
+                context.warn(degraded.map(|why| format!("degraded: {why}")));
                 context.show_table(&servers, |servers| table(servers))?;
             }
             Self::Add { name: Name { service, rs }, settings } => {

@@ -176,6 +176,7 @@ pub fn changed_service(context: &mut Context, changed: &Changed, what: &str) -> 
 
 fn list(context: &mut Context) -> Result<(), Failure> {
     let services: Vec<Service> = context.list(method::SERVICE_LIST, &ServiceList::default())?;
+    context.warn(services.iter().find_map(|s| s.degraded.as_ref()).map(|why| format!("degraded: {why}")));
     context.show_table(&services, |services| {
         let mut table = Table::new([
             "NAME",

@@ -79,7 +79,9 @@ pub fn run(context: &mut Context, zone: u32, binary: Option<&Path>) -> Result<Up
         std::thread::sleep(LOOK);
         let workers: Vec<Worker> = context.get(method::WORKER_LIST)?;
         let others = || workers.iter().filter(|w| w.zone == zone && w.pid != old.pid && !w.slots.is_empty());
-        new = others().find(|w| w.state == "serving").cloned().or(new);
+        let started = successor.pid();
+        let ours = |w: &&Worker| w.state == "serving" && started.is_none_or(|pid| pid == w.pid);
+        new = others().find(ours).cloned().or(new);
         match &new {
             Some(new) if !old_process.runs() && others().any(|w| w.pid == new.pid) => {
                 let took_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -96,8 +98,11 @@ pub fn run(context: &mut Context, zone: u32, binary: Option<&Path>) -> Result<Up
             ));
         }
     }
+    if new.is_none() {
+        successor.give_up();
+    }
     Err(Failure::failed(
-        format!("zone {zone} is not handed over after {PATIENCE:?}; process {} may serve on", old.pid),
+        format!("zone {zone} is not handed over after {PATIENCE:?}; process {} serves on", old.pid),
         "lbctl worker list",
     ))
 }
@@ -184,11 +189,8 @@ impl Successor {
         }
         systemctl(&["daemon-reload"])?;
         // Ends when the successor serves, or has failed.
-        let successor = Self::Unit(unit);
-        if let Self::Unit(unit) = &successor {
-            systemctl(&["start", unit]).inspect_err(|_| successor.give_up())?;
-        }
-        Ok(successor)
+        systemctl(&["start", &unit]).inspect_err(|_| Self::Unit(unit.clone()).give_up())?;
+        Ok(Self::Unit(unit))
     }
 
     fn by_process(old: u32, binary: Option<&Path>) -> Result<Self, Failure> {
@@ -228,6 +230,18 @@ impl Successor {
         Ok(Self::Process { child, log })
     }
 
+    /// Its process; `None`: not known.
+    fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Process { child, .. } => Some(child.id()), // setsid and nsenter keep the process.
+            Self::Unit(unit) => {
+                let told =
+                    Command::new("systemctl").args(["show", "--property=MainPID", "--value", unit]).output().ok()?;
+                String::from_utf8_lossy(&told.stdout).trim().parse().ok().filter(|pid| *pid != 0)
+            }
+        }
+    }
+
     /// How it ended, if it has.
     fn ended(&mut self) -> Option<String> {
         match self {
@@ -246,8 +260,14 @@ impl Successor {
     }
 
     /// It failed: its unit is not to try again, nor the next upgrade to use its program.
-    fn give_up(&self) {
-        let Self::Unit(unit) = self else { return };
+    fn give_up(&mut self) {
+        let unit = match self {
+            Self::Unit(unit) => unit,
+            Self::Process { child, .. } => {
+                let _ = child.kill(); // It may have ended.
+                return;
+            }
+        };
         // What cannot be undone shows in `systemctl status`; the failure itself is told anyway.
         let _ = systemctl(&["stop", unit]);
         let _ = fs::remove_file(drop_in_of(unit));

@@ -19,6 +19,8 @@ use super::core::Core;
 use super::facts::{PORT_STATS, PortStats};
 use super::{sessions, stats};
 
+/// As long for the health-checker, which shows itself every second.
+const CHECKER_SILENT_MS: u64 = 5000;
 /// A holder that has not shown itself for so long is away: it does so ten times a second.
 const HOLDER_SILENT_MS: u64 = 2000;
 
@@ -83,12 +85,22 @@ pub fn workers(core: &Core) -> Vec<Worker> {
 }
 
 /// What the appliance lacks while it serves on.
-fn degraded(core: &Core) -> Option<String> {
-    let root = &core.tables.published.root;
-    let silent = now_ms().saturating_sub(root.holder_ms.load(Relaxed));
-    (silent > HOLDER_SILENT_MS).then(|| {
+pub(super) fn degraded(core: &Core) -> Option<String> {
+    let (root, now) = (&core.tables.published.root, now_ms());
+    let silent = now.saturating_sub(root.holder_ms.load(Relaxed));
+    let primary = (silent > HOLDER_SILENT_MS).then(|| {
         format!("no primary: process {} has given no sign for {} s", root.holder_pid.load(Relaxed), silent / 1000)
-    })
+    });
+    let seen = core.tables.targets.board().head.heartbeat_ms.load(Relaxed);
+    let checked = || core.entry.register.services.iter().any(|s| s.service.health.kind != config::HealthKind::None);
+    let checker = (now.saturating_sub(seen) > CHECKER_SILENT_MS && checked()).then(|| match seen {
+        0 => "no health-checker: it has never been here".to_owned(),
+        _ => format!("no health-checker for {} s: the last results stay in force", now.saturating_sub(seen) / 1000),
+    });
+    match (primary, checker) {
+        (Some(primary), Some(checker)) => Some(format!("{primary}; {checker}")),
+        (primary, checker) => primary.or(checker),
+    }
 }
 
 fn worker_slot(core: &Core, i: usize, slot: &Slot, now: u64) -> WorkerSlot {

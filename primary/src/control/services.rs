@@ -105,6 +105,7 @@ fn service(core: &Core, entry: &ServiceEntry) -> Service {
         packets_out: sum(|rs| rs.packets_out),
         bytes_in: sum(|rs| rs.bytes_in),
         bytes_out: sum(|rs| rs.bytes_out),
+        degraded: super::node::degraded(core),
         rs,
     }
 }
@@ -122,6 +123,7 @@ fn rs(core: &Core, entry: &ServiceEntry, server: &ServerEntry, panic: bool) -> R
     let sum = |of: fn(&ServerCountRow) -> u64| count(&core.tables.slots, server, of);
     Rs {
         id: server.id,
+        degraded: super::node::degraded(core),
         service: entry.service.name.to_string(),
         address: server.rs.address.to_string(),
         weight: server.rs.weight,

@@ -26,7 +26,7 @@ pub enum HolderError {
     },
     /// Workers of a dead holder forward on.
     #[error(
-        "worker process {pid} (zone {zone}, slot {slot}) of an earlier lb-primary still forwards: starting now would break it; hint: stop the workers first"
+        "worker process {pid} (zone {zone}, slot {slot}) of an earlier lb-primary still forwards: starting now would break it; hint: stop the workers first, or `systemctl restart lb.target`"
     )]
     WorkerLives {
         /// Its number.
