@@ -16,6 +16,28 @@ use crate::{Error, Result, Rig, claims};
 
 /// Time for the end of each program.
 const END: Duration = Duration::from_secs(60);
+/// Datagrams that may get lost outside the appliance, of some hundred thousand.
+const FEW: u64 = 5;
+/// Reasons for which a datagram of a session may be dropped.
+const REASONS: &[&str] = &[
+    "tx_full",
+    "ring_full",
+    "no_buffer",
+    "no_neighbour",
+    "no_route",
+    "no_port",
+    "table_full",
+    "index_full",
+    "no_server",
+    "lost_in_crash",
+    "bad_record",
+    "service_full",
+    "not_for_us",
+    "no_service",
+    "disabled",
+    "too_big",
+    "bad_udp_header",
+];
 /// Bursts of the search take about a second each.
 const SEARCH: Duration = Duration::from_secs(90);
 
@@ -49,6 +71,7 @@ pub struct Heavy {
     web: Load,
     stream: Load,
     before: Places,
+    dropped: u64,
     weight: Weight,
     pressure: (u64, u64),
     /// What the search found.
@@ -70,6 +93,9 @@ pub struct HeavyReport {
     pub places: Places,
     /// The workers' waiting for a CPU.
     pub starvation: Starvation,
+    /// Datagrams the appliance itself may have dropped: what its counters of such reasons grew by. By the conservation law it
+    /// lost none besides.
+    pub dropped: u64,
     /// Share of the time in which somebody on the machine waited for a CPU, percent.
     pub pressure: u64,
 }
@@ -112,11 +138,11 @@ impl Heavy {
         let web = rig.load("http-load", &new)?;
         sleep(Duration::from_secs(1)); // Caches and neighbours are warm: the search is of what lasts.
         let search = loss_free_rate(rig, weight)?;
-        let before = Places::read(rig)?;
+        let (before, dropped) = (Places::read(rig)?, dropped(rig)?);
         let stream = stream(rig, search.rate / 2, weight)?;
         let workers = rig.appliance.workers.values().map(crate::daemon::Daemon::pid).collect();
         let (starvation, pressure) = (Starvation::watch(workers), (now_us(), pressure_us()));
-        Ok(Self { talk, web, stream, before, weight, pressure, search, starvation })
+        Ok(Self { talk, web, stream, before, dropped, weight, pressure, search, starvation })
     }
 
     /// Ends the load and takes the reports.
@@ -131,9 +157,10 @@ impl Heavy {
             format!("the load itself did not work: {}; {}", talk.summary(), stream.summary())
         })?;
         let places = Places::read(rig)?.since(&self.before);
+        let dropped = dropped(rig)?.saturating_sub(self.dropped);
         let (begin, before) = self.pressure;
         let pressure = (pressure_us() - before) * 100 / (now_us() - begin).max(1);
-        Ok(HeavyReport { talk, web, stream, places, starvation: self.starvation, pressure })
+        Ok(HeavyReport { talk, web, stream, places, starvation: self.starvation, dropped, pressure })
     }
 }
 
@@ -159,11 +186,14 @@ impl HeavyReport {
     pub fn no_datagram_lost(&self) -> Result<()> {
         let stream = &self.stream;
         let own: Vec<_> = stream.losses.iter().filter(|loss| !self.starvation.explains(loss.at_us)).collect();
-        ensure(own.is_empty() && stream.duplicated + stream.foreign == 0, || {
+        // A few that the appliance never dropped were lost by the rig's kernels (a flushed neighbour's queue, for instance).
+        let few = own.iter().map(|l| l.count).sum::<u64>() <= FEW && self.dropped == 0;
+        ensure((own.is_empty() || few) && stream.duplicated + stream.foreign == 0, || {
             let (count, first) = (own.iter().map(|l| l.count).sum::<u64>(), own.iter().take(12).collect::<Vec<_>>());
             format!(
-                "{}; {count} of them while no worker was starved, first: {first:?}; packets lost: {}",
+                "{}; {count} of them while no worker was starved, first: {first:?}; dropped by the appliance: {}; packets lost: {}",
                 stream.summary(),
+                self.dropped,
                 self.places.words()
             )
         })
@@ -191,9 +221,10 @@ impl HeavyReport {
                 web.max_us / 1000
             ),
             format!(
-                "{}; {} of the lost while a worker was starved; packets lost besides: {}",
+                "{}; {} of the lost while a worker was starved; dropped by the appliance: {}; packets lost besides: {}",
                 self.stream.summary(),
                 self.lost_to_starvation(),
+                self.dropped,
                 self.places.words()
             ),
             format!("somebody waited for a CPU during {} % of the time", self.pressure),
@@ -221,4 +252,10 @@ pub fn stream(rig: &Rig, rate: u64, weight: Weight) -> Result<Load> {
     let (target, flows) = (format!("{VIP}:7000"), weight.flows.to_string());
     let (rate, gap) = (rate.to_string(), weight.gap_us.to_string());
     rig.load("udp-stream", &["client", "--target", &target, "--flows", &flows, "--rate", &rate, "--gap-us", &gap])
+}
+
+/// Packets the appliance has dropped for one of [`REASONS`].
+fn dropped(rig: &Rig) -> Result<u64> {
+    let stats = rig.lbctl()?.stats()?;
+    Ok(REASONS.iter().filter_map(|reason| stats.sum.drops.get(*reason)).sum())
 }
