@@ -5,15 +5,13 @@ use std::net::IpAddr;
 use crate::codes;
 use crate::diag::Diagnostic;
 use crate::model::{Config, Service};
-use crate::values::{ClientAddress, HealthKind, Mode, Scheduler};
+use crate::values::{ClientAddress, HealthKind, Mode};
 
 const MODES: &[Mode] = &[Mode::FullNat];
-const SCHEDULERS: &[Scheduler] = &[Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc];
 const CHECKS: &[HealthKind] = &[HealthKind::Tcp, HealthKind::Http, HealthKind::None];
 const CLIENT_ADDRESS: &[ClientAddress] = &[ClientAddress::None];
 const IPV6: bool = false;
 const VLAN: bool = false;
-const PERSISTENCE: bool = false;
 const SYN_PROXY: bool = false;
 const PIPELINE: bool = false;
 const KERNEL: bool = false;
@@ -67,10 +65,6 @@ fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) 
         let words = MODES.iter().map(|m| m.as_str()).collect();
         say(path("mode"), format!("mode \"{}\"", s.mode), only(words));
     }
-    if !SCHEDULERS.contains(&s.scheduler) {
-        let words = SCHEDULERS.iter().map(|m| m.as_str()).collect();
-        say(path("scheduler"), format!("scheduler \"{}\"", s.scheduler), only(words));
-    }
     if !CHECKS.contains(&s.health.kind) {
         let words = CHECKS.iter().map(|m| m.as_str()).collect();
         say(path("health.type"), format!("check type \"{}\"", s.health.kind), only(words));
@@ -78,9 +72,6 @@ fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) 
     if !CLIENT_ADDRESS.contains(&s.client_address) {
         let words = CLIENT_ADDRESS.iter().map(|m| m.as_str()).collect();
         say(path("client_address"), format!("client_address \"{}\"", s.client_address), only(words));
-    }
-    if !PERSISTENCE && s.persistence.get() != 0 {
-        say(path("persistence"), format!("persistence {}", s.persistence), "write persistence = \"0s\"".into());
     }
     if !SYN_PROXY && s.syn_proxy {
         say(path("syn_proxy"), "syn_proxy".into(), "write syn_proxy = false".into());

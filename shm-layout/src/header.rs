@@ -29,6 +29,10 @@ pub enum Kind {
     Secrets = 4,
     /// Health of the real servers.
     Board = 5,
+    /// Choice tables: control writes.
+    Choices = 6,
+    /// Which server a client's prefix has: each slot's owner writes its part.
+    Persistence = 7,
 }
 
 /// Shape: first page of a segment. Writer: its creator, once, checksum last. Readers: all. Units: bytes.
@@ -201,6 +205,12 @@ pub fn check(map: &Arc<Mapping>, kind: Kind) -> Result<Params, SegmentError> {
         *to = from.load(Ordering::Relaxed);
     }
     Ok(params)
+}
+
+/// Layout version a segment was made with; its header was checked.
+#[must_use]
+pub fn layout_of(map: &Arc<Mapping>) -> u32 {
+    map.one::<SegmentHeader>(0).map_or(0, |header| header.layout.load(Ordering::Relaxed)) // Relaxed: never changes.
 }
 
 /// "1.0" of 0x0001_0000.

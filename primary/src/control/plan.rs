@@ -3,7 +3,7 @@
 use config::{Admin, Config, HealthKind, Mode, Panic, Scheduler, Service};
 use control_api::{ApiError, Code};
 use shm_layout::neighbours::from_std;
-use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, ServicePlan, SlotPlan};
+use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, Plan, PortPlan, ServicePlan, SlotPlan};
 use shm_layout::published::{admin, local_flag, mode, port_flag, scheduler, service_flag};
 use shm_layout::session::{State, TIMEOUTS};
 
@@ -43,7 +43,10 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
         Scheduler::Rr => scheduler::RR,
         Scheduler::Wrr => scheduler::WRR,
         Scheduler::Lc => scheduler::LC,
-        other => return Err(not_yet("scheduler", other.to_string())),
+        Scheduler::Wlc => scheduler::WLC,
+        Scheduler::SourceIp => scheduler::SOURCE_IP,
+        Scheduler::SourceIpPort => scheduler::SOURCE_IP_PORT,
+        Scheduler::Maglev => scheduler::MAGLEV,
     };
     let panic = if service.panic == Panic::On { service_flag::PANIC } else { 0 };
     Ok(ServicePlan {
@@ -58,9 +61,22 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
         max_sessions: service.max_sessions,
         check_interval_ms: if service.health.kind == HealthKind::None { 0 } else { service.health.interval.get() },
         timeouts: timeouts(service),
+        hashing: hashing(service),
         name: service.name.to_string(),
         members: entry.servers.iter().map(member).collect(),
     })
+}
+
+/// What its choices by hash follow: the configuration alone, so that all nodes of a cluster choose alike.
+fn hashing(service: &Service) -> Hashing {
+    let v4 = service.vip.is_ipv4();
+    let prefix = u32::from(service.persistence_prefix.unwrap_or(if v4 { 32 } else { 128 }));
+    let halves = |key: u128| [key & u128::from(u64::MAX), key >> 64].map(|half| u64::try_from(half).unwrap_or(0));
+    Hashing {
+        key: service.hash_key.as_ref().map_or([0, 0], |text| halves(config::fnv128(text.as_bytes()))),
+        persistence_ms: service.persistence.get(),
+        prefix: if service.persistence.get() == 0 { 0 } else { prefix + if v4 { 96 } else { 0 } },
+    }
 }
 
 fn member(entry: &ServerEntry) -> MemberPlan {
