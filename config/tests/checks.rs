@@ -345,7 +345,8 @@ fn choices_by_hash() {
     refused(zero, &with("hash_key = \"short\""), codes::BAD_VALUE, "service[0].hash_key");
     refused(zero, &with("hash_key = \"with blanks in between\""), codes::BAD_VALUE, "service[0].hash_key");
     // Each service that chooses by hash has a table.
-    let limits = |text: &str| GOOD.replacen("services = 10", "services = 10\nhash_services = 1", 1).replacen(zero, text, 1);
+    let limits =
+        |text: &str| GOOD.replacen("services = 10", "services = 10\nhash_services = 1", 1).replacen(zero, text, 1);
     assert_eq!(load_text("lb.toml", &limits(&with("")), &AllFacts).err().map(|e| e.to_string()), None);
     let two = limits(&with("")).replacen("name = \"dns\"", "name = \"dns\"\nscheduler = \"maglev\"", 1);
     let report = load_text("lb.toml", &two, &AllFacts).unwrap_err().to_string();

@@ -74,7 +74,8 @@ fn weights_are_kept_over_slots() {
 /// More servers than are compared at a pick: the sample is drawn by weight too.
 #[test]
 fn weighted_least_connections_of_a_large_pool() {
-    let mut all: Vec<MemberPlan> = (0..20).map(|n| MemberPlan { port: 8000 + n as u16, ..member(n, server(0)) }).collect();
+    let mut all: Vec<MemberPlan> =
+        (0..20).map(|n| MemberPlan { port: 8000 + n as u16, ..member(n, server(0)) }).collect();
     all[7].weight = 20;
     let mut world = world(2, scheduler::WLC, all);
     choices(&mut world, 3900, 4000);
@@ -144,15 +145,19 @@ fn a_dead_servers_clients_move_and_no_others() {
             for (was, is) in before.iter().zip(&during) {
                 assert!(was == is || *was == server(2), "{by}: a client moved though its server lives");
             }
-            let heirs = counts(&during.iter().zip(&before).filter(|(_, b)| **b == server(2)).map(|(d, _)| *d).collect::<Vec<_>>());
+            let heirs = counts(
+                &during.iter().zip(&before).filter(|(_, b)| **b == server(2)).map(|(d, _)| *d).collect::<Vec<_>>(),
+            );
             assert!(heirs.len() == 4 && !heirs.contains_key(&server(2)), "spread over the others: {heirs:?}");
             back(world);
             assert_eq!(round(world), before);
         };
         goes(&mut world, &|w| probed(w, 2, Probed::Down), &|w| probed(w, 2, Probed::Up));
-        let set = |word: u8| move |w: &mut World| {
-            w.plan.services[0].members[2].admin = word;
-            w.publish();
+        let set = |word: u8| {
+            move |w: &mut World| {
+                w.plan.services[0].members[2].admin = word;
+                w.publish();
+            }
         };
         goes(&mut world, &set(admin::DRAIN), &set(admin::ENABLED));
     }
@@ -181,7 +186,8 @@ fn a_client_stays_with_its_server() {
     let before: Vec<u32> = (0..300).map(|n| choice(&mut world, n as usize % 3, (client(n), 1000))).collect();
     assert_eq!(counts(&before).len(), 4);
     let stay = |world: &mut World, port: u16, what: &str| {
-        let now: Vec<u32> = (0..300).map(|n| choice(world, (n as usize + usize::from(port)) % 3, (client(n), port))).collect();
+        let now: Vec<u32> =
+            (0..300).map(|n| choice(world, (n as usize + usize::from(port)) % 3, (client(n), port))).collect();
         assert_eq!(now, before, "{what}");
     };
     world.plan.services[0].members.extend((4..9).map(|n| member(n, server(n as u8))));
@@ -228,7 +234,8 @@ fn a_prefix_stays_together() {
     persistent(&mut world, 60_000, 96 + 24);
     let mut used = std::collections::BTreeSet::new();
     for net in 0..40 {
-        let chosen: Vec<u32> = (0..20).map(|n| choice(&mut world, n as usize % 2, (client(net * 256 + n), 9 + n as u16))).collect();
+        let chosen: Vec<u32> =
+            (0..20).map(|n| choice(&mut world, n as usize % 2, (client(net * 256 + n), 9 + n as u16))).collect();
         assert!(chosen.iter().all(|server| *server == chosen[0]));
         used.insert(chosen[0]);
     }
@@ -248,7 +255,9 @@ fn memory_is_bounded_and_what_is_forgotten_is_chosen_alike() {
 /// come, and in the end as many as the others have.
 #[test]
 fn a_newcomer_is_not_flooded() {
-    for (by, ms, slots) in [(scheduler::LC, 0, 1), (scheduler::LC, 0, 4), (scheduler::LC, 100, 2), (scheduler::WLC, 10, 2)] {
+    for (by, ms, slots) in
+        [(scheduler::LC, 0, 1), (scheduler::LC, 0, 4), (scheduler::LC, 100, 2), (scheduler::WLC, 10, 2)]
+    {
         for recovers in [false, true] {
             let mut world = world(slots, by, members(10));
             if recovers {

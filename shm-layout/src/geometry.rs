@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn the_sum_is_that_of_the_files() {
-        let geometry = Geometry { slots: 3, sessions: 100_000, servers: 64, services: 16, neighbours: 1024, choices: 4 };
+        let geometry =
+            Geometry { slots: 3, sessions: 100_000, servers: 64, services: 16, neighbours: 1024, choices: 4 };
         let files: Vec<_> = geometry.files().collect();
         assert_eq!(files.len(), 5 + 3);
         assert!(files.iter().all(|(_, bytes)| *bytes > 0 && bytes.is_multiple_of(HUGE_PAGE)));

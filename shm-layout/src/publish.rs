@@ -70,7 +70,9 @@ pub enum PublishError {
         free: u64,
     },
     /// The tables know nothing of what the service asks for.
-    #[error("the tables were made by a version that has no choice tables and no persistence, which service {service} needs; hint: stop the appliance when no session lives, its next start makes them anew")]
+    #[error(
+        "the tables were made by a version that has no choice tables and no persistence, which service {service} needs; hint: stop the appliance when no session lives, its next start makes them anew"
+    )]
     Older {
         /// Name of the service.
         service: String,

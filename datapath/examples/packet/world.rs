@@ -9,7 +9,9 @@ use datapath::{Shared, SlotRunner};
 use shm_layout::board::Board;
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
-use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{Published, PublishedGeometry, protocol};
 use shm_layout::secrets::Secrets;
 use shm_layout::session::State;

@@ -8,7 +8,9 @@ use shm_layout::board::Board;
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
 use shm_layout::persistence::Persistence;
-use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{Published, PublishedGeometry, protocol};
 use shm_layout::slot::{Slot, SlotGeometry};
 
@@ -102,7 +104,11 @@ fn service(case: Case, n: u32) -> ServicePlan {
         max_sessions: 0,
         check_interval_ms: 0,
         timeouts: [0, 5000, 10_000, 90_000, 30_000, 30_000, 5000, 3000, 1000, 30_000],
-        hashing: Hashing { persistence_ms: if case.persistent { 60_000 } else { 0 }, prefix: 128, ..Hashing::default() },
+        hashing: Hashing {
+            persistence_ms: if case.persistent { 60_000 } else { 0 },
+            prefix: 128,
+            ..Hashing::default()
+        },
         name: format!("service-{n}"),
         members: (0..case.servers).map(member).collect(),
     }

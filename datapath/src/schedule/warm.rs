@@ -110,7 +110,8 @@ impl Newcomers {
                 return true;
             }
             let long = now_ms.saturating_sub(n.since_ms) >= LONGEST_MS && n.picks >= PICKS;
-            !long && !(n.credit >= SESSION && caught_up(n.id))
+            let caught_up = n.credit >= SESSION && caught_up(n.id);
+            !long && !caught_up
         });
         self.count(service)
     }

@@ -17,7 +17,9 @@ use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
 use shm_layout::persistence::Persistence;
-use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{Published, PublishedGeometry, admin, mode, protocol, scheduler, service_flag};
 use shm_layout::secrets::Secrets;
 use shm_layout::session::{SessionRow, State, flag};

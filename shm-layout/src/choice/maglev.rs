@@ -119,7 +119,10 @@ mod tests {
             assert!(got.abs_diff(PLACES * part / 6) <= 1, "{counts:?}");
         }
         let even = self::counts(&build(&shares(100), [0, 0]), 100);
-        assert!(even.iter().max().unwrap() - even.iter().min().unwrap() <= 1, "equal weights differ by a place at most");
+        assert!(
+            even.iter().max().unwrap() - even.iter().min().unwrap() <= 1,
+            "equal weights differ by a place at most"
+        );
         assert!(build(&[share(0, 0)], [0, 0]).iter().chain(&build(&[], [0, 0])).all(|member| *member == NOBODY));
     }
 

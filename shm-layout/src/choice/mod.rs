@@ -174,7 +174,9 @@ mod tests {
     fn tables_do_not_touch() {
         let choices = Choices::anonymous(3).unwrap();
         choices.write(1, &vec![7; PLACES]);
-        assert!(choices.table(0).unwrap().iter().chain(choices.table(2).unwrap()).all(|p| p.load(Ordering::Relaxed) == 0));
+        assert!(
+            choices.table(0).unwrap().iter().chain(choices.table(2).unwrap()).all(|p| p.load(Ordering::Relaxed) == 0)
+        );
         assert!(choices.table(1).unwrap().iter().all(|p| p.load(Ordering::Relaxed) == 7));
         assert!(choices.table(3).is_none());
         assert_ne!(choices.sum(1), choices.sum(0));

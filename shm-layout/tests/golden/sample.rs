@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use shm_layout::choice::{Choices, Share, maglev};
-use shm_layout::persistence::{Kept, Persistence};
 use shm_layout::board::{Board, BoardHead, Cell, Failure, Probed, ProfileRow, TargetRow, failure};
+use shm_layout::choice::{Choices, Share, maglev};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::header::{self, Kind, PARAMS};
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{NeighbourRow, Neighbours, from_std};
 use shm_layout::owner::{AutopsyRow, OwnerRow};
-use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::persistence::{Kept, Persistence};
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{
     LocalRow, MemberRow, PortRow, Published, PublishedGeometry, RootRow, ServiceRow, SlotRow, protocol, scheduler,
 };

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tests::conf::{Service, VIP};
 use tests::error::ensure;
+use tests::lbctl::Lbctl;
 use tests::load::TalkReport;
 use tests::netns::run;
 use tests::servers::{HTTP_PORT, TALK_PORT};
-use tests::{Lbctl, Result, Rig, claims};
+use tests::{Result, Rig, claims};
 
 use crate::Ctx;
 
@@ -25,7 +26,11 @@ fn vip(at: usize) -> String {
 /// Server of each session, by client and VIP.
 fn placed(lbctl: &Lbctl) -> Result<BTreeMap<(String, String), String>> {
     let sessions = lbctl.sessions(&[])?;
-    Ok(sessions.into_iter().filter(|s| s.vip.starts_with(&format!("{VIP}:91"))).map(|s| ((s.client, s.vip), s.rs)).collect())
+    Ok(sessions
+        .into_iter()
+        .filter(|s| s.vip.starts_with(&format!("{VIP}:91")))
+        .map(|s| ((s.client, s.vip), s.rs))
+        .collect())
 }
 
 /// 5,040 connections over seven services; servers are added, weighed, drained, enabled, removed, and one is disabled: of
