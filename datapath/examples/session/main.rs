@@ -179,7 +179,9 @@ fn main() {
     let mut benches: Vec<Bench> = words.iter().map(|word| Bench::new(case(word))).collect();
     if count {
         for bench in &mut benches {
-            (0..rounds).for_each(|_| drop(bench.round()));
+            for _ in 0..rounds {
+                bench.round();
+            }
             println!("{}", rounds * BUFFERS);
         }
         return;

@@ -16,9 +16,11 @@ const REFRESHED: u32 = 2;
 const PAUSE_MS: u64 = 5;
 /// How many after a pause.
 const REFRESHED_AFTER_PAUSE: u32 = 64;
-/// Servers compared per pick: all of a small pool, a random sample of a large one ("the power of d choices",
-/// Mitzenmacher 2001): the cost stays that of round-robin. Weighted, the sample is drawn by weight.
+/// The servers of a pool up to this are all compared.
 const COMPARED: u32 = 8;
+/// Servers of a larger pool that are compared: a random sample ("the power of d choices", Mitzenmacher 2001), each a line
+/// that is rarely in the nearest cache. Weighted, the sample is drawn by weight.
+const SAMPLED: u32 = 4;
 
 /// A server that was compared.
 #[derive(Clone, Copy)]
@@ -61,7 +63,7 @@ impl Schedulers {
         let mut best: Option<Compared> = None;
         let mut held: Option<Compared> = None;
         let mut compared = [None; COMPARED as usize];
-        for (turn, seen) in (0..len.min(COMPARED)).zip(&mut compared) {
+        for (turn, seen) in (0..if len <= COMPARED { len } else { SAMPLED }).zip(&mut compared) {
             let place = if len <= COMPARED {
                 // A moving start breaks ties evenly.
                 *self.by_member.get(first + (cursor.wrapping_add(turn) % len) as usize)?
