@@ -142,7 +142,7 @@ impl SlotRunner {
 
     /// Out by the hop's port: directly when it is the slot's own, else by a slot of that port.
     #[cold]
-    fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, packet: &V4) {
+    pub(crate) fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, packet: &V4) {
         if hop.port() != self.port.number {
             return self.leave_elsewhere(io, place, hop, packet);
         }
@@ -192,7 +192,13 @@ impl SlotRunner {
     /// The session's hop is not known, was recycled or stopped answering: looks it up by address, and lets the packet
     /// (already rewritten) wait if it must be asked for.
     #[cold]
-    fn find_hop<I: Io>(&mut self, io: &mut I, place: usize, index: u32, direction: Direction) -> Option<Hop> {
+    pub(crate) fn find_hop<I: Io>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        index: u32,
+        direction: Direction,
+    ) -> Option<Hop> {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             self.refuse(io, place, DropReason::BadRecord);
             return None;

@@ -10,6 +10,7 @@ mod begin;
 mod burst;
 pub mod check;
 mod closing;
+mod errors;
 mod forward;
 pub mod io;
 pub mod io_memory;
