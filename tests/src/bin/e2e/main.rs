@@ -16,6 +16,7 @@ mod faults;
 mod forwarding;
 mod health;
 mod holder;
+mod icmp;
 mod privileges;
 mod random;
 mod restart;
@@ -54,6 +55,8 @@ const TESTS: &[Test] = &[
     test("forwarding::law_under_load", 180, forwarding::law_under_load),
     test("forwarding::server_speaks_first", 120, forwarding::server_speaks_first),
     test("forwarding::malformed_packets", 120, forwarding::malformed_packets),
+    test("icmp::path_mtu", 60, icmp::path_mtu),
+    test("icmp::port_unreachable", 60, icmp::port_unreachable),
     test("shapes::lbctl_json", 120, shapes::lbctl_json),
     test("shapes::exit_codes", 60, shapes::exit_codes),
     test("configuration::five_mistakes", 30, configuration::five_mistakes),
