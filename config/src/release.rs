@@ -12,7 +12,6 @@ const SCHEDULERS: &[Scheduler] = &[Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc]
 const CHECKS: &[HealthKind] = &[HealthKind::Tcp, HealthKind::Http, HealthKind::None];
 const CLIENT_ADDRESS: &[ClientAddress] = &[ClientAddress::None];
 const IPV6: bool = false;
-const VLAN: bool = false;
 const PERSISTENCE: bool = false;
 const SYN_PROXY: bool = false;
 const PIPELINE: bool = false;
@@ -27,11 +26,6 @@ pub(crate) fn not_yet(config: &Config) -> Vec<Diagnostic> {
     };
     if !PIPELINE && !config.primary.io_cpus.is_empty() {
         say("primary.io_cpus".into(), "pipeline mode".into(), "leave io_cpus empty".into());
-    }
-    for (i, port) in config.ports.iter().enumerate() {
-        if !VLAN && port.vlan != 0 {
-            say(format!("port[{i}].vlan"), format!("VLAN tag {}", port.vlan), "write vlan = 0".into());
-        }
     }
     for (i, s) in config.services.iter().enumerate() {
         service(i, s, &mut say);

@@ -326,7 +326,6 @@ fn what_is_not_built_yet_is_refused_honestly() {
     not_yet("persistence = \"0s\"", "persistence = \"5m\"", "service[0].persistence");
     not_yet("client_address = \"none\"", "client_address = \"toa\"", "service[0].client_address");
     not_yet("syn_proxy = false", "syn_proxy = true", "service[0].syn_proxy");
-    not_yet("vlan = 0", "vlan = 7", "port[0].vlan");
     not_yet("io_cpus = []", "io_cpus = [3]", "primary.io_cpus");
     not_yet("\"10.0.0.2/24\"", "\"10.0.0.2/24\", \"fd00::2/64\"", "port[0].addresses[1]");
     not_yet("10.1.0.128/30", "fd00::/126", "laddr[1].address");

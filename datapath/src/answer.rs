@@ -36,6 +36,7 @@ impl SlotRunner {
             Ok(Parsed::Arp(link)) if link.vlan == vlan && (ours || to == Some(Mac::BROADCAST)) => {
                 return self.arp(io, place, link.l3);
             }
+            Ok(Parsed::Arp(_)) if to == Some(Mac::BROADCAST) => DropReason::UnexpectedVlan,
             _ if !ours => DropReason::NotOurMac,
             Ok(Parsed::Icmp(packet)) if passed || packet.vlan == vlan => return self.icmp(io, place, &packet, origin),
             Ok(Parsed::Arp(_) | Parsed::Icmp(_) | Parsed::L4(_)) => DropReason::UnexpectedVlan,

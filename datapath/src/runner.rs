@@ -61,7 +61,7 @@ pub struct SlotRunner {
     pub(crate) others: Vec<(u32, SessionReader)>,
     /// Plain packets go the straight way.
     pub(crate) straight: bool,
-    scratch: Box<[u8; RING_FRAME_MAX]>,
+    pub(crate) scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
     pub(crate) announced: Vec<u32>,

@@ -26,6 +26,8 @@ pub struct Conf {
     pub slots: u32,
     /// `port.mtu`.
     pub mtu: u32,
+    /// `port.vlan`, 0: none.
+    pub vlan: u16,
     /// `port.gateways`.
     pub gateways: Vec<String>,
     /// Local address ranges.
@@ -88,6 +90,7 @@ impl Conf {
             zones: vec![vec![0], vec![1]],
             slots: 2,
             mtu: 1500,
+            vlan: 0,
             gateways: Vec::new(),
             laddrs: vec!["10.0.0.128/30".into()],
             services: Vec::new(),
@@ -128,7 +131,7 @@ impl Conf {
         }
         let zones: Vec<usize> = (0..self.zones.len()).collect();
         writeln!(out, "[[port]]\nname = {PORT:?}\ndevice = \"net_tap0,iface={}\"", self.tap())?;
-        writeln!(out, "zones = {zones:?}\nslots = {}\nmtu = {}", self.slots, self.mtu)?;
+        writeln!(out, "zones = {zones:?}\nslots = {}\nmtu = {}\nvlan = {}", self.slots, self.mtu, self.vlan)?;
         writeln!(out, "addresses = [\"{APPLIANCE}/{PREFIX}\"]\ngateways = {:?}\n", self.gateways)?;
         for range in &self.laddrs {
             writeln!(out, "[[laddr]]\nport = {PORT:?}\naddress = {range:?}\n")?;

@@ -27,6 +27,7 @@ mod supervise;
 mod trial;
 mod units;
 mod upgrade;
+mod vlan;
 
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ const TESTS: &[Test] = &[
     test("forwarding::malformed_packets", 120, forwarding::malformed_packets),
     test("icmp::path_mtu", 60, icmp::path_mtu),
     test("icmp::port_unreachable", 60, icmp::port_unreachable),
+    test("vlan::tagged_port", 120, vlan::tagged_port),
     test("shapes::lbctl_json", 120, shapes::lbctl_json),
     test("shapes::exit_codes", 60, shapes::exit_codes),
     test("configuration::five_mistakes", 30, configuration::five_mistakes),
