@@ -11,6 +11,7 @@ use shm_layout::ring::RecordKind;
 use shm_layout::session::{SessionRow, flag};
 
 use crate::io::Io;
+use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner};
 use crate::session::{Direction, Key};
 
@@ -20,7 +21,11 @@ impl SlotRunner {
         let quote = io.frame(place).and_then(|frame| quote::read(frame, packet));
         // Whoever reports a packet tells its sender.
         let Some(quote) = quote.filter(|quote| quote.src == packet.dst) else {
-            return self.refuse(io, place, DropReason::BadIcmp);
+            // About something else of the kernel's own, an echo request for instance.
+            return match self.is_port_address(packet.dst) {
+                true => self.for_kernel(io, place, Class::Rest, origin),
+                false => self.refuse(io, place, DropReason::BadIcmp),
+            };
         };
         // What comes the other way has the quoted packet's addresses turned round.
         let key = Key::new(quote.dst, quote.dport, quote.src, quote.sport, quote.proto);
@@ -29,6 +34,8 @@ impl SlotRunner {
                 self.others.iter().filter(|_| origin == Origin::Port).find(|(_, slot)| slot.find(key).is_some());
             return match elsewhere {
                 Some(&(target, _)) => self.pass_on(io, place, target, RecordKind::Redirect),
+                // About a packet of the kernel's own.
+                None if self.is_port_address(packet.dst) => self.for_kernel(io, place, Class::Rest, origin),
                 None => self.refuse(io, place, DropReason::NoSession),
             };
         };

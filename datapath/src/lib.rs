@@ -14,6 +14,7 @@ mod errors;
 mod forward;
 pub mod io;
 pub mod io_memory;
+mod kernel;
 mod plain;
 mod rate;
 mod runner;

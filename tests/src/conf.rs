@@ -28,6 +28,8 @@ pub struct Conf {
     pub mtu: u32,
     /// `port.vlan`, 0: none.
     pub vlan: u16,
+    /// `port.kernel`.
+    pub kernel: Option<String>,
     /// `port.gateways`.
     pub gateways: Vec<String>,
     /// Local address ranges.
@@ -91,6 +93,7 @@ impl Conf {
             slots: 2,
             mtu: 1500,
             vlan: 0,
+            kernel: None,
             gateways: Vec::new(),
             laddrs: vec!["10.0.0.128/30".into()],
             services: Vec::new(),
@@ -133,6 +136,9 @@ impl Conf {
         writeln!(out, "[[port]]\nname = {PORT:?}\ndevice = \"net_tap0,iface={}\"", self.tap())?;
         writeln!(out, "zones = {zones:?}\nslots = {}\nmtu = {}\nvlan = {}", self.slots, self.mtu, self.vlan)?;
         writeln!(out, "addresses = [\"{APPLIANCE}/{PREFIX}\"]\ngateways = {:?}\n", self.gateways)?;
+        if let Some(kernel) = &self.kernel {
+            writeln!(out, "kernel = {kernel:?}\n")?;
+        }
         for range in &self.laddrs {
             writeln!(out, "[[laddr]]\nport = {PORT:?}\naddress = {range:?}\n")?;
         }

@@ -17,6 +17,7 @@ mod forwarding;
 mod health;
 mod holder;
 mod icmp;
+mod kernel;
 mod privileges;
 mod random;
 mod restart;
@@ -59,6 +60,7 @@ const TESTS: &[Test] = &[
     test("icmp::path_mtu", 60, icmp::path_mtu),
     test("icmp::port_unreachable", 60, icmp::port_unreachable),
     test("vlan::tagged_port", 120, vlan::tagged_port),
+    test("kernel::session_holds", 240, kernel::session_holds),
     test("shapes::lbctl_json", 120, shapes::lbctl_json),
     test("shapes::exit_codes", 60, shapes::exit_codes),
     test("configuration::five_mistakes", 30, configuration::five_mistakes),
