@@ -54,7 +54,7 @@ impl ServerHost {
     pub fn start_nginx(&mut self, folder: &Path) -> Result<()> {
         let home = folder.join(format!("nginx-{}", self.name));
         std::fs::create_dir_all(&home).map_err(Error::file("create", &home))?;
-        let big: Vec<u8> = (0..BIG).map(|i| (i * i >> 7) as u8).collect();
+        let big: Vec<u8> = (0..BIG).map(|i| (i * i >> 7).to_le_bytes()[0]).collect();
         std::fs::write(home.join("big"), big).map_err(Error::file("write", &home.join("big")))?;
         let conf = home.join("nginx.conf");
         std::fs::write(&conf, self.nginx_conf(&home)).map_err(Error::file("write", &conf))?;
