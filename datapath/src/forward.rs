@@ -45,6 +45,7 @@ impl SlotRunner {
             let segment = Segment { flags, seq: packet.seq, ack: packet.ack, len };
             if flags & header::SYN != 0
                 && direction == Direction::Client
+                && row.local_ip.load(Relaxed) != row.client_ip.load(Relaxed)
                 && let Some(frame) = io.frame(place)
             {
                 // As on the first SYN: it may be this one that reaches the server.
