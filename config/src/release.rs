@@ -7,7 +7,7 @@ use crate::diag::Diagnostic;
 use crate::model::{Config, Service};
 use crate::values::{ClientAddress, HealthKind, Mode, Scheduler};
 
-const MODES: &[Mode] = &[Mode::FullNat, Mode::Nat];
+const MODES: &[Mode] = &[Mode::FullNat, Mode::Nat, Mode::Dr];
 const SCHEDULERS: &[Scheduler] = &[Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc];
 const CHECKS: &[HealthKind] = &[HealthKind::Tcp, HealthKind::Http, HealthKind::None];
 const CLIENT_ADDRESS: &[ClientAddress] = &[ClientAddress::None];

@@ -148,14 +148,17 @@ impl SlotRunner {
         let service_id = service.id.load(Relaxed);
         let to_client = self.shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
         let to_server = self.shared.next_hop(ip4(server.0)).ok_or(DropReason::NoRoute)?;
-        let keeps_client = service.mode.load(Relaxed) == mode::NAT;
-        let local = if keeps_client {
-            self.client_itself(packet, server)
-        } else {
+        // Towards whom, from whom, and what stands in the shift's place (see `flag::DIRECT`).
+        let mode = service.mode.load(Relaxed);
+        let translates = mode == mode::FULLNAT;
+        let (real, server) = (server.0, if mode == mode::DR { (packet.dst, packet.dport) } else { server });
+        let local = if translates {
             self.pick_local(to_server.port, server, packet.proto)
+        } else {
+            self.client_itself(packet, server)
         };
         let local = local.ok_or(DropReason::NoPort)?;
-        let shift = if tcp && !keeps_client { self.isn_shift(server, local, packet.seq) } else { 0 };
+        let shift = if tcp && translates { self.isn_shift(server, local, packet.seq) } else { 0 };
         if !to_client.hop.resolved() {
             // The answer will need it: asked for now, it is there when the answer comes.
             self.ask_neighbour(to_client.neighbour, to_client.port);
@@ -179,14 +182,14 @@ impl SlotRunner {
             server_tag,
             service: service_index,
             service_id,
-            isn_shift: shift,
+            isn_shift: if mode == mode::DR { real } else { shift },
             end: [packet.seq.wrapping_add(packet.segment_len()), 0],
             ack: [0, packet.seq.wrapping_add(1)], // What the server must acknowledge at least.
             now_ms: self.now_ms,
             timeout_ms: timeout,
         };
         if tcp
-            && !keeps_client
+            && translates
             && let Some(frame) = io.frame(place)
         {
             // Two hosts behind one local address have two clocks: timestamps would make the server refuse one (PAWS).

@@ -92,7 +92,7 @@ impl Found {
             return;
         };
         let has = ([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)], row.port.load(Relaxed));
-        if has != (ip4(session.server_ip), session.server_port) {
+        if has != (ip4(session.real_ip), session.server_port) {
             let (text, id) = (session_text(session), session.server_id);
             self.say(slot, format!("record {record} ({text}) is counted at server {id}, which is another"));
         }
@@ -157,7 +157,7 @@ fn session_text(session: &Session) -> String {
         session.vip_port,
         ip(session.local_ip),
         session.local_port,
-        ip(session.server_ip),
+        ip(session.real_ip),
         session.server_port
     )
 }

@@ -38,7 +38,8 @@ impl SlotRunner {
         if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
-        let shift = row.isn_shift.load(Relaxed);
+        let direct = flags & flag::DIRECT != 0;
+        let shift = if direct { 0 } else { row.isn_shift.load(Relaxed) };
         let mut step = Step::Stay;
         if packet.proto == protocol::TCP {
             let (flags, len) = (packet.tcp_flags, packet.segment_len());
@@ -51,7 +52,7 @@ impl SlotRunner {
                 // As on the first SYN: it may be this one that reaches the server.
                 tcp_options::erase_timestamps(frame, packet);
             }
-            step = tcp::track(row, direction, &segment, shift);
+            step = if direct { tcp::track_client(row, &segment) } else { tcp::track(row, direction, &segment, shift) };
             match step {
                 Step::Stay | Step::Ignore => {}
                 Step::Closing => {
@@ -213,6 +214,7 @@ impl SlotRunner {
             return None;
         };
         let address = match direction {
+            Direction::Client if row.flags.load(Relaxed) & flag::DIRECT != 0 => row.isn_shift.load(Relaxed),
             Direction::Client => row.server_ip.load(Relaxed),
             Direction::Server => row.client_ip.load(Relaxed),
         };

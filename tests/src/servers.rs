@@ -100,6 +100,17 @@ impl ServerHost {
         Ok(())
     }
 
+    /// Starts one more UDP server, at another address of the host.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn start_dns_at(&mut self, folder: &Path, address: &str) -> Result<()> {
+        let mut echo = self.ns.command(beside_me("udp-echo")?);
+        echo.args(["--listen", &format!("{address}:{DNS_PORT}"), "--name", &self.name]);
+        self.others.push(Daemon::spawn(&format!("udp-echo-{address}-{}", self.name), folder, echo, false)?);
+        Ok(())
+    }
+
     fn wait_listening(&self, port: u16, daemon: &mut Daemon) -> Result<()> {
         let what = format!("{} listening on {}", daemon.name(), self.at(port));
         let filter = format!("sport = :{port}");
@@ -111,7 +122,7 @@ impl ServerHost {
     }
 
     fn nginx_conf(&self, home: &Path) -> String {
-        let (name, listen, home) = (&self.name, self.at(HTTP_PORT), home.display());
+        let (name, listen, home) = (&self.name, HTTP_PORT, home.display());
         format!(
             "daemon off;\nuser root;\nworker_processes 1;\npid {home}/pid;\nerror_log {home}/error.log warn;\n\
              worker_rlimit_nofile 16384;\nevents {{ worker_connections 8192; }}\n\

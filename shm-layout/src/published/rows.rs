@@ -176,6 +176,8 @@ pub mod mode {
     pub const FULLNAT: u8 = 0;
     /// Destination rewritten; the servers reply by way of the appliance.
     pub const NAT: u8 = 1;
+    /// Link addresses rewritten; the servers have the VIP and reply on their own.
+    pub const DR: u8 = 2;
 }
 
 /// Schedulers, [`ServiceRow::scheduler`].
