@@ -85,13 +85,13 @@ fn cpus(c: &mut Checker<'_>) {
 }
 
 fn limits(c: &mut Checker<'_>) {
-    let (services, most) = (c.config.services.len(), c.config.limits.services as usize);
+    let (services, most) = (c.size.services, c.config.limits.services as usize);
     if services > most {
         let message = format!("{services} services, limits.services is {most}");
         let hint = format!("raise limits.services to {services} (needs a restart)");
         c.say(Diagnostic::new(codes::TOO_MANY, format!("service[{most}]"), message).hint(hint));
     }
-    let servers: usize = c.config.services.iter().map(|s| s.rs.len()).sum();
+    let servers = c.size.servers;
     let most = c.config.limits.real_servers as usize;
     if servers > most {
         let message = format!("{servers} real servers, limits.real_servers is {most}");
