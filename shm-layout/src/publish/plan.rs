@@ -1,5 +1,6 @@
 //! What is to be published, in plain types, and how it is written into rows and read back from them.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::neighbours::Ip;
@@ -13,6 +14,27 @@ pub struct Plan {
     pub services: Vec<ServicePlan>,
     /// Local addresses, one row each.
     pub locals: Vec<LocalPlan>,
+}
+
+/// A [`Plan`] whose services are shared with the plan before it: those that are the very same need not be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedPlan {
+    /// As [`Plan::services`].
+    pub services: Vec<Arc<ServicePlan>>,
+    /// As [`Plan::locals`].
+    pub locals: Vec<LocalPlan>,
+}
+
+impl From<&Plan> for SharedPlan {
+    fn from(plan: &Plan) -> Self {
+        Self { services: plan.services.iter().cloned().map(Arc::new).collect(), locals: plan.locals.clone() }
+    }
+}
+
+impl From<&SharedPlan> for SharedPlan {
+    fn from(plan: &SharedPlan) -> Self {
+        plan.clone()
+    }
 }
 
 /// A service. Fields: [`ServiceRow`].
