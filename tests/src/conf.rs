@@ -32,6 +32,8 @@ pub struct Conf {
     pub kernel: Option<String>,
     /// `port.gateways`.
     pub gateways: Vec<String>,
+    /// `[limits]`: services, real servers; `None`: the defaults.
+    pub limits: Option<(u32, u32)>,
     /// Local address ranges.
     pub laddrs: Vec<String>,
     /// Services.
@@ -97,6 +99,7 @@ impl Conf {
             vlan: 0,
             kernel: None,
             gateways: Vec::new(),
+            limits: None,
             laddrs: vec!["10.0.0.128/30".into()],
             services: Vec::new(),
         }
@@ -140,6 +143,9 @@ impl Conf {
         writeln!(out, "addresses = [\"{APPLIANCE}/{PREFIX}\"]\ngateways = {:?}\n", self.gateways)?;
         if let Some(kernel) = &self.kernel {
             writeln!(out, "kernel = {kernel:?}\n")?;
+        }
+        if let Some((services, servers)) = self.limits {
+            writeln!(out, "[limits]\nservices = {services}\nreal_servers = {servers}\n")?;
         }
         for range in &self.laddrs {
             writeln!(out, "[[laddr]]\nport = {PORT:?}\naddress = {range:?}\n")?;

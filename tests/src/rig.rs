@@ -17,8 +17,8 @@ use crate::{Error, Result};
 const HOME: &str = "/run/containerlb-rig";
 /// The client's address.
 pub const CLIENT: &str = "10.0.0.11";
-/// Interface of the tap's kernel end inside the bridge namespace.
-const BRIDGE: &str = "br0";
+/// The bridge of client, servers and the tap, in the bridge namespace.
+pub const BRIDGE: &str = "br0";
 /// The tap has the port's own MAC when it is made: the bridge would take every frame to the
 /// appliance as its own.
 const TAP_MAC: &str = "02:00:00:00:fe:01";

@@ -37,13 +37,21 @@ const BENCHES: &[Bench] = &[
     ("session-table", "session_table", &[]),
 ];
 
+/// Benchmarks of real processes: name, program of `tests`.
+const WHOLE: &[(&str, &str)] = &[("users", "bench-users"), ("control", "bench-control")];
+
 /// A benchmark by its name.
 pub fn bench(name: &str, arguments: &[&str]) -> Outcome {
+    if let Some((_, program)) = WHOLE.iter().find(|(known, _)| *known == name) {
+        setup::run_all()?;
+        demo::build()?;
+        return demo::turn_into(program, arguments);
+    }
     if name == "instructions" {
         return instructions::run(arguments.contains(&"--record"));
     }
     let Some((_, example, own)) = BENCHES.iter().find(|(known, ..)| *known == name) else {
-        let known: Vec<&str> = BENCHES.iter().map(|(n, ..)| *n).collect();
+        let known: Vec<&str> = BENCHES.iter().map(|(n, ..)| *n).chain(WHOLE.iter().map(|(n, _)| *n)).collect();
         return Err(format!("no benchmark {name}; there are: {}, instructions", known.join(", ")));
     };
     let mut command = cargo();
