@@ -3,12 +3,15 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "benchmarks: they may fail where they stand")]
 
+pub mod appliance;
 pub mod capture;
 pub mod clock;
 pub mod frames;
 pub mod loopback;
+pub mod options;
 pub mod sandbox;
 #[path = "../../datapath/examples/packet/spread.rs"]
 pub mod spread;
 pub mod testpmd;
+pub mod wire;
 pub mod world;

@@ -1,5 +1,5 @@
-//! A mount namespace of the program's own, with its own `/run` and hugepages: EAL's files, hugepages and all that a killed
-//! run would leave vanish with the process.
+//! Namespaces of the program's own, with their own `/run`, shared memory, hugepages and process ids: EAL's files, hugepages,
+//! children and all else that a killed run would leave vanish with the process.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,19 +9,30 @@ use nix::mount::{MsFlags, mount};
 /// Hugepages of the namespace.
 pub const HUGE: &str = "/mnt/huge";
 
-/// This program again, in a mount namespace of its own.
+/// This program again, in namespaces of its own; its children die with it, and it with its caller.
 #[must_use]
 pub fn again(arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--"]).arg(std::env::current_exe().expect("a program has a path")).args(arguments);
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]).arg(std::env::current_exe().expect("a program has a path")).args(arguments);
     command
 }
 
-/// Empties `/run` and mounts hugepages. Only within [`again`].
+/// This program again with these words and `--inside`, to its end; its status.
+///
+/// # Panics
+/// There is no unshare.
+#[must_use]
+pub fn whole(words: &[String]) -> i32 {
+    let mut arguments = vec!["--inside"];
+    arguments.extend(words.iter().map(String::as_str));
+    again(&arguments).status().expect("unshare (util-linux)").code().unwrap_or(1)
+}
+
+/// Empties `/run` and shared memory, and mounts hugepages. Only within [`again`].
 pub fn enter() {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("a mount namespace, as root");
-    for folder in ["/mnt", "/run"] {
+    for folder in ["/mnt", "/run", "/dev/shm"] {
         mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), none).expect("tmpfs");
     }
     std::fs::create_dir(HUGE).expect("a fresh folder");

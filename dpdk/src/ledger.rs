@@ -162,11 +162,29 @@ impl<'a> Ledger<'a> {
     /// Moves packet `i` to empty word `j` of `other`, a ledger of the same pool. `false`: nothing was moved.
     #[inline]
     pub fn move_to(&mut self, i: usize, other: &mut Ledger<'_>, j: usize) -> bool {
-        let addr = self.addr(i);
-        if !self.pool.owns(addr) || j >= other.capacity() || other.addr(j) != 0 || !other.pool.owns(addr) {
-            return false;
-        }
-        other.write(j, addr);
+        self.raw(i).is_some_and(|raw| self.rename(i, raw, other, j))
+    }
+
+    /// Moves packet `i` to the queue `other` of what is to be sent, as [`move_to`](Self::move_to), without what the driver
+    /// said of it at reception: flags of RX and TX share a word. Returns its bytes; `None`: nothing was moved.
+    #[inline(always)]
+    pub fn move_to_send(&mut self, i: usize, other: &mut Ledger<'_>, j: usize) -> Option<usize> {
+        let raw = self.raw(i)?;
+        // SAFETY: a packet of the pool named by a word only we write; the view ends here.
+        let mut packet = unsafe { PacketMut::new(raw) };
+        packet.clear_offload();
+        let bytes = packet.len();
+        self.rename(i, raw, other, j).then_some(bytes)
+    }
+
+    /// The packet of word `i` is named in word `j` of `other`, then no more here.
+    #[inline(always)]
+    fn rename(&mut self, i: usize, raw: Raw, other: &mut Ledger<'_>, j: usize) -> bool {
+        let addr = raw.addr();
+        let fits = std::ptr::eq(self.pool, other.pool) || other.pool.owns(addr);
+        let free = other.words.get(j).filter(|word| word.load(Ordering::Relaxed) == 0);
+        let Some(word) = free.filter(|_| fits) else { return false };
+        word.store(addr, Ordering::Release); // As in `write`.
         self.write(i, 0);
         true
     }

@@ -9,6 +9,8 @@ mod futex;
 pub mod io;
 pub mod keeper;
 pub mod privileges;
+#[cfg(feature = "reflect")]
+mod reflect;
 pub mod serve;
 pub mod slots;
 pub mod threads;
