@@ -13,6 +13,7 @@ use shm_layout::session::State;
 
 use crate::burst::Flight;
 use crate::io::Io;
+use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner};
 use crate::schedule::Unschedulable;
 use crate::session::{CreateError, Direction, Local, New};
@@ -39,7 +40,7 @@ impl SlotRunner {
             return self.at_local(io, place, flight, origin);
         }
         if self.is_port_address(packet.dst) {
-            return self.refuse(io, place, DropReason::NoKernelInterface);
+            return self.for_kernel(io, place, Class::of(packet), origin);
         }
         self.refuse(io, place, DropReason::NotForUs);
     }

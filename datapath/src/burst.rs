@@ -126,7 +126,7 @@ impl SlotRunner {
     #[inline(never)]
     fn general<I: Io>(&mut self, io: &mut I, place: usize, lane: &Lane, origin: Origin) {
         if lane.state == OTHER {
-            return self.other(io, place);
+            return self.other(io, place, origin);
         }
         let packet = io.frame(place).and_then(|frame| self.judge(frame, origin));
         let Some(packet) = packet else { return self.refuse(io, place, DropReason::MultiSegment) };

@@ -142,7 +142,7 @@ impl SlotRunner {
 
     /// Out by the hop's port: directly when it is the slot's own, else by a slot of that port.
     #[cold]
-    fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, packet: &V4) {
+    pub(crate) fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, packet: &V4) {
         if hop.port() != self.port.number {
             return self.leave_elsewhere(io, place, hop, packet);
         }
@@ -174,10 +174,18 @@ impl SlotRunner {
         self.pass_on(io, place, target, RecordKind::Send);
     }
 
-    /// Copies the packet to another slot's ring.
+    /// Copies the packet to another slot's ring, with the VLAN tag of that slot's port.
     pub(crate) fn pass_on<I: Io>(&mut self, io: &mut I, place: usize, target: u32, kind: RecordKind) {
+        let published = &self.shared.published;
+        let port = published.slots.get(target as usize).map_or(0, |row| row.port.load(Relaxed) as usize);
+        let vlan = published.ports.get(port).map_or(0, |row| row.vlan.load(Relaxed));
         let ring = self.shared.slots.get(target as usize).and_then(|slot| slot.inbound.get(self.number as usize));
         let passed = match (ring, io.frame(place)) {
+            (Some(ring), Some(frame)) if ethernet::header(frame).is_ok_and(|h| u32::from(h.vlan) != vlan) => {
+                let vlan = u16::try_from(vlan).unwrap_or(0);
+                let len = ethernet::retagged(frame, vlan, self.scratch.as_mut_slice());
+                len.and_then(|len| self.scratch.get(..len)).is_some_and(|frame| ring.push(kind, [0; 5], frame))
+            }
             (Some(ring), Some(frame)) => ring.push(kind, [0; 5], frame),
             _ => false,
         };
@@ -192,7 +200,13 @@ impl SlotRunner {
     /// The session's hop is not known, was recycled or stopped answering: looks it up by address, and lets the packet
     /// (already rewritten) wait if it must be asked for.
     #[cold]
-    fn find_hop<I: Io>(&mut self, io: &mut I, place: usize, index: u32, direction: Direction) -> Option<Hop> {
+    pub(crate) fn find_hop<I: Io>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        index: u32,
+        direction: Direction,
+    ) -> Option<Hop> {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             self.refuse(io, place, DropReason::BadRecord);
             return None;

@@ -9,13 +9,14 @@ use packet::{Mac, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
-use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag};
+use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag, port_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::SessionRow;
 use shm_layout::slot::Slot;
 
 use crate::closing::Closing;
 use crate::io::Io;
+use crate::kernel::Kernel;
 use crate::rate::Rate;
 use crate::schedule::Schedulers;
 use crate::session::{LocalPool, LocalRange, SessionReader, SessionTable};
@@ -49,6 +50,8 @@ pub struct SlotRunner {
     pub(crate) waiting: Waiting,
     pub(crate) closing: Closing,
     pub(crate) answers: Rate,
+    /// The port's kernel interface, if it has one.
+    pub(crate) kernel: Option<Kernel>,
     pub(crate) isn_key: HashKey,
     pub(crate) generation: Option<Generation>,
     pub(crate) counts: Counts,
@@ -61,7 +64,7 @@ pub struct SlotRunner {
     pub(crate) others: Vec<(u32, SessionReader)>,
     /// Plain packets go the straight way.
     pub(crate) straight: bool,
-    scratch: Box<[u8; RING_FRAME_MAX]>,
+    pub(crate) scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
     pub(crate) announced: Vec<u32>,
@@ -106,6 +109,8 @@ impl SlotRunner {
         let port = shared.published.ports.get(usize::from(place))?;
         let mac = port.mac.load(Relaxed).to_le_bytes();
         let mac = Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]);
+        let kernel = port.flags.load(Relaxed) & port_flag::KERNEL != 0;
+        let kernel = kernel.then(|| Kernel::new(port.first_slot.load(Relaxed)));
         let port = PortFacts {
             number: place,
             mac,
@@ -121,6 +126,7 @@ impl SlotRunner {
             waiting,
             closing: Closing::default(),
             answers: Rate::new(ANSWERS_PER_SECOND),
+            kernel,
             generation: None,
             counts,
             now_ns,
@@ -152,6 +158,7 @@ impl SlotRunner {
         }
         work += self.take_orders(io);
         work += self.take_rings(io);
+        work += self.take_from_kernel(io);
         work += self.settle_waiting(io);
         work += self.announce(io);
         let ended = self.housekeeping(io);

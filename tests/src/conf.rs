@@ -26,6 +26,12 @@ pub struct Conf {
     pub slots: u32,
     /// `port.mtu`.
     pub mtu: u32,
+    /// `port.vlan`, 0: none.
+    pub vlan: u16,
+    /// `port.kernel`.
+    pub kernel: Option<String>,
+    /// `port.gateways`.
+    pub gateways: Vec<String>,
     /// Local address ranges.
     pub laddrs: Vec<String>,
     /// Services.
@@ -86,6 +92,9 @@ impl Conf {
             zones: vec![vec![0], vec![1]],
             slots: 2,
             mtu: 1500,
+            vlan: 0,
+            kernel: None,
+            gateways: Vec::new(),
             laddrs: vec!["10.0.0.128/30".into()],
             services: Vec::new(),
         }
@@ -125,8 +134,11 @@ impl Conf {
         }
         let zones: Vec<usize> = (0..self.zones.len()).collect();
         writeln!(out, "[[port]]\nname = {PORT:?}\ndevice = \"net_tap0,iface={}\"", self.tap())?;
-        writeln!(out, "zones = {zones:?}\nslots = {}\nmtu = {}", self.slots, self.mtu)?;
-        writeln!(out, "addresses = [\"{APPLIANCE}/{PREFIX}\"]\n")?;
+        writeln!(out, "zones = {zones:?}\nslots = {}\nmtu = {}\nvlan = {}", self.slots, self.mtu, self.vlan)?;
+        writeln!(out, "addresses = [\"{APPLIANCE}/{PREFIX}\"]\ngateways = {:?}\n", self.gateways)?;
+        if let Some(kernel) = &self.kernel {
+            writeln!(out, "kernel = {kernel:?}\n")?;
+        }
         for range in &self.laddrs {
             writeln!(out, "[[laddr]]\nport = {PORT:?}\naddress = {range:?}\n")?;
         }

@@ -17,6 +17,9 @@ pub const TALK_PORT: u16 = 9000;
 /// Port of the echo of numbered datagrams.
 pub const STREAM_PORT: u16 = 7000;
 
+/// Size of the file `/big` that nginx serves, bytes.
+pub const BIG: usize = 4 << 20;
+
 /// A host with real servers.
 pub struct ServerHost {
     /// Its name, which the servers put into every answer.
@@ -51,6 +54,8 @@ impl ServerHost {
     pub fn start_nginx(&mut self, folder: &Path) -> Result<()> {
         let home = folder.join(format!("nginx-{}", self.name));
         std::fs::create_dir_all(&home).map_err(Error::file("create", &home))?;
+        let big: Vec<u8> = (0..BIG).map(|i| (i * i >> 7).to_le_bytes()[0]).collect();
+        std::fs::write(home.join("big"), big).map_err(Error::file("write", &home.join("big")))?;
         let conf = home.join("nginx.conf");
         std::fs::write(&conf, self.nginx_conf(&home)).map_err(Error::file("write", &conf))?;
         let mut command = self.ns.command("nginx");
@@ -113,6 +118,7 @@ impl ServerHost {
              \x20 fastcgi_temp_path {home}/fastcgi; uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;\n\
              \x20 server {{\n    listen {listen} backlog=4096;\n\
              \x20   location / {{ add_header X-Server {name} always; return 200 \"{name}\\n\"; }}\n\
+             \x20   location = /big {{ root {home}; }}\n\
              \x20   location /whoami {{ add_header X-Server {name}; return 200 \"$remote_addr:$remote_port\\n\"; }}\n\
              \x20 }}\n}}\n"
         )
