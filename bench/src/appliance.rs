@@ -133,7 +133,10 @@ impl Appliance {
             }
             if begin.elapsed() > Duration::from_secs(20) {
                 let sent = wire.sent - before;
-                return Err(format!("of {sent} frames {back} come back, {sessions} sessions, {} ARP answers", wire.answered));
+                return Err(format!(
+                    "of {sent} frames {back} come back, {sessions} sessions, {} ARP answers",
+                    wire.answered
+                ));
             }
         }
     }
@@ -180,7 +183,8 @@ fn mac(programs: &Path, conf: &Path, primary: &mut Child) -> Result<Mac, String>
         lbctl.arg("--config").arg(conf).args(["-o", "json", "port", "list"]).stderr(Stdio::null());
         let output = lbctl.output().map_err(|error| format!("lbctl: {error}"))?;
         if output.status.success()
-            && let Some(mac) = serde_json::from_slice::<serde_json::Value>(&output.stdout).ok().and_then(|v| read_mac(&v))
+            && let Some(mac) =
+                serde_json::from_slice::<serde_json::Value>(&output.stdout).ok().and_then(|v| read_mac(&v))
         {
             return Ok(mac);
         }

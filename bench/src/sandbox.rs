@@ -13,7 +13,10 @@ pub const HUGE: &str = "/mnt/huge";
 #[must_use]
 pub fn again(arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]).arg(std::env::current_exe().expect("a program has a path")).args(arguments);
+    command
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+        .arg(std::env::current_exe().expect("a program has a path"))
+        .args(arguments);
     command
 }
 

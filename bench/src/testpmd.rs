@@ -18,7 +18,14 @@ pub struct Swap {
 ///
 /// # Errors
 /// It does not start (package `dpdk-dev`) or tells nothing.
-pub fn swap(rx: &str, tx: &str, memory_mb: u32, buffers: u64, cpus: (u16, u16), seconds: usize) -> Result<Swap, String> {
+pub fn swap(
+    rx: &str,
+    tx: &str,
+    memory_mb: u32,
+    buffers: u64,
+    cpus: (u16, u16),
+    seconds: usize,
+) -> Result<Swap, String> {
     let (cpu, other) = cpus;
     let mut command = Command::new("dpdk-testpmd");
     command.arg(format!("--lcores=0@{other},1@{cpu}")).args(["--no-pci", "--in-memory", "--no-telemetry"]);

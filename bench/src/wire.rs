@@ -151,7 +151,8 @@ impl Wire {
             if frame.get(12..14) != Some(&ethernet::ARP.to_be_bytes()) {
                 continue;
             }
-            let Some(mac) = arp::parse(&frame[ethernet::HEADER..]).ok().and_then(|asked| mac_of(asked.target_ip)) else {
+            let Some(mac) = arp::parse(&frame[ethernet::HEADER..]).ok().and_then(|asked| mac_of(asked.target_ip))
+            else {
                 continue;
             };
             if arp::reply_in_place(frame, 14, mac).is_some() {

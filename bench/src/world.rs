@@ -48,14 +48,8 @@ pub fn server_of(ip: u32) -> Option<u32> {
 pub fn tables(flows: u64, mac: Mac, device: u16, cpu: u16) -> Shared {
     let published = Published::anonymous(PublishedGeometry { services: 8, servers: SERVERS.into() }).unwrap();
     let neighbours = Neighbours::anonymous(1024).unwrap();
-    let geometry = SlotGeometry {
-        slot: 0,
-        slots: 1,
-        sessions: flows + 1024,
-        servers: SERVERS.into(),
-        services: 8,
-        extensions: 0,
-    };
+    let geometry =
+        SlotGeometry { slot: 0, slots: 1, sessions: flows + 1024, servers: SERVERS.into(), services: 8, extensions: 0 };
     let slot = Slot::anonymous(geometry, true).expect("hugepages for the tables");
     let port = PortPlan {
         device: device.into(),
@@ -91,8 +85,7 @@ pub fn tables(flows: u64, mac: Mac, device: u16, cpu: u16) -> Shared {
 
 fn plan() -> Plan {
     let member = |n| MemberPlan { id: n, tag: 1, ip: ip4(FIRST_SERVER + n), port: SERVER_PORT, weight: 1, admin: 0 };
-    let local =
-        |n| LocalPlan { ip: ip4(FIRST_LOCAL + n), port: 0, low: 1024, high: 65_535, flags: 0 };
+    let local = |n| LocalPlan { ip: ip4(FIRST_LOCAL + n), port: 0, low: 1024, high: 65_535, flags: 0 };
     let service = ServicePlan {
         index: 0,
         id: 1,

@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::Parser;
 use links::LinkError;
 use worker::error::WorkerError;
-use worker::serve::{self, Ended};
 use worker::privileges;
+use worker::serve::{self, Ended};
 
 /// The appliance's worker process for one zone.
 #[derive(Debug, Parser)]

@@ -47,7 +47,11 @@ pub fn bench(name: &str, arguments: &[&str]) -> Outcome {
     }
     let Some((_, example, own)) = BENCHES.iter().find(|(known, ..)| *known == name) else {
         let known: Vec<&str> = BENCHES.iter().map(|(n, ..)| *n).collect();
-        return Err(format!("no benchmark {name}; there are: {}, instructions, {}", known.join(", "), wire::NAMES.join(", ")));
+        return Err(format!(
+            "no benchmark {name}; there are: {}, instructions, {}",
+            known.join(", "),
+            wire::NAMES.join(", ")
+        ));
     };
     let mut command = cargo();
     command.args(["run", "--release", "--package", "datapath", "--example", example, "--"]);

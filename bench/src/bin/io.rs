@@ -1,6 +1,6 @@
 //! What a packet costs a worker in real processes: `lb-primary` and `lb-worker` (a DPDK secondary) on net_memif, fed by this
-//! process on the other CPU; beside the same worker built to reflect only. Busy time per packet is the worker's own: the
-//! time of turns that had packets, over their packets.
+//! process on the other CPU; beside the same worker built to reflect only. Busy time per packet: the worker's time on its CPU,
+//! times the part of it that its own account gives to turns that had packets, over the packets.
 //!
 //! `io --programs FOLDER --reflector FILE --packet FILE [--json] [--rounds N] [--cpu N]` (all set by `cargo xtask bench io`).
 #![forbid(unsafe_code)]
@@ -112,7 +112,8 @@ fn figures(wire: &mut Wire, appliance: &Appliance, rounds: usize, reflecting: bo
         let end = mark(wire);
         let packets = (end.packets - begin.packets) as f64;
         if packets > 0.0 {
-            figures.ns.add((end.busy_ns - begin.busy_ns) as f64 / packets);
+            let busy = (end.busy_ns - begin.busy_ns) as f64 / (end.total_ns - begin.total_ns) as f64;
+            figures.ns.add((end.worker_ns - begin.worker_ns) as f64 * busy / packets);
             figures.mpps.add(packets / (end.at - begin.at).as_secs_f64() / 1e6);
         }
     }

@@ -167,8 +167,7 @@ fn at(wire: &mut Wire, appliance: &Appliance, rate: u64, how_long: Duration) -> 
     }
     let spent = begin.elapsed();
     let sent = wire.sent - before;
-    let (worker_share, wire_share) =
-        ((appliance.worker_ns() - worker) as f64 / spent.as_nanos() as f64, share.share());
+    let (worker_share, wire_share) = ((appliance.worker_ns() - worker) as f64 / spent.as_nanos() as f64, share.share());
     wire.drain(&mut times);
     Figures {
         times: [0.5, 0.99, 0.999].map(|part| times.at(part)),

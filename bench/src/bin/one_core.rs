@@ -56,7 +56,9 @@ fn main() {
 }
 
 fn number<T: std::str::FromStr>(word: &str) -> T {
-    word.parse().unwrap_or_else(|_| panic!("{word:?} is not a number; usage: one-core [--json] [--rounds N] [--cpu N] [FLOWS…]"))
+    word.parse().unwrap_or_else(|_| {
+        panic!("{word:?} is not a number; usage: one-core [--json] [--rounds N] [--cpu N] [FLOWS…]")
+    })
 }
 
 fn run(words: &[&str]) -> Result<(), String> {
