@@ -10,9 +10,10 @@
 //!
 //! **Contract.** Words are zeroed when the memory is made, and changed by this type only; one `Ledger` looks
 //! at a word at a time; the pool is the one its RX queue fills from. Every access checks that the word is a
-//! packet of the pool (a multiplication and two comparisons), so a damaged word reads as empty rather than
-//! leading outside the pool.
+//! packet of the pool (some arithmetic once, then a comparison with the address found to be one), so a damaged
+//! word reads as empty rather than leading outside the pool.
 
+use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,10 +22,12 @@ use dpdk_sys as sys;
 use crate::mbuf::{Mbuf, NoRoom, PacketMut, Raw};
 use crate::mempool::Pool;
 
-/// A view of ledger words, cheap to make (two references): once per burst.
+/// A view of ledger words, made once by who serves the slot.
 pub struct Ledger<'a> {
     words: &'a [AtomicU64],
     pool: &'a Pool,
+    /// By word: the last address in it that was found to be a packet of the pool, which it then is for ever.
+    known: Box<[Cell<u64>]>,
 }
 
 /// `n` empty words in this process's own memory, for tests and benchmarks: a crash recovers nothing, and
@@ -37,7 +40,7 @@ impl<'a> Ledger<'a> {
     /// A view of `words`, whose packets come from `pool`. At most 65,535 words are used by a burst.
     #[inline]
     pub fn new(words: &'a [AtomicU64], pool: &'a Pool) -> Self {
-        Ledger { words, pool }
+        Ledger { words, pool, known: words.iter().map(|_| Cell::new(0)).collect() }
     }
 
     /// Words.
@@ -60,8 +63,15 @@ impl<'a> Ledger<'a> {
 
     #[inline(always)]
     fn raw(&self, i: usize) -> Option<Raw> {
+        let known = self.known.get(i)?;
         let addr = self.addr(i);
-        if self.pool.owns(addr) { Raw::from_addr(addr) } else { None }
+        if addr != known.get() {
+            if !self.pool.owns(addr) {
+                return None;
+            }
+            known.set(addr);
+        }
+        Raw::from_addr(addr)
     }
 
     /// Release: the strike-out is not seen before what it follows (a free, a copy elsewhere). The compiler
@@ -183,7 +193,8 @@ impl<'a> Ledger<'a> {
         let addr = raw.addr();
         let fits = std::ptr::eq(self.pool, other.pool) || other.pool.owns(addr);
         let free = other.words.get(j).filter(|word| word.load(Ordering::Relaxed) == 0);
-        let Some(word) = free.filter(|_| fits) else { return false };
+        let (Some(word), Some(known)) = (free.filter(|_| fits), other.known.get(j)) else { return false };
+        known.set(addr);
         word.store(addr, Ordering::Release); // As in `write`.
         self.write(i, 0);
         true
@@ -205,7 +216,7 @@ impl<'a> Ledger<'a> {
         let mut any = false;
         for i in 0..n {
             let addr = self.addr(i);
-            if addr != 0 && !self.pool.owns(addr) {
+            if addr != 0 && self.raw(i).is_none() {
                 self.write(i, 0); // damaged: not followed
             }
             any |= addr != 0;
@@ -237,7 +248,7 @@ impl<'a> Ledger<'a> {
 
     /// How many of the words `0..n` name a packet, counted up to the first that does not.
     pub(crate) fn leading(&self, n: usize) -> usize {
-        (0..n.min(self.capacity())).take_while(|&i| self.pool.owns(self.addr(i))).count()
+        (0..n.min(self.capacity())).take_while(|&i| self.raw(i).is_some()).count()
     }
 
     /// Moves the packets of words `from..to` to the front, which is empty.

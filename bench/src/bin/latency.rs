@@ -43,11 +43,13 @@ fn main() {
 struct Times {
     counts: Vec<u64>,
     taken: u64,
+    /// When the run began: what was sent before is not its.
+    since: u64,
 }
 
 impl Times {
-    fn new() -> Self {
-        Self { counts: vec![0; 64 * 32], taken: 0 }
+    fn since(since: u64) -> Self {
+        Self { counts: vec![0; 64 * 32], taken: 0, since }
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "a place in the table")]
@@ -84,7 +86,7 @@ impl Times {
 impl Taker for Times {
     #[inline]
     fn take(&mut self, frame: &[u8], now: u64) {
-        if let Some(sent) = stamp(frame).filter(|sent| *sent != 0 && *sent <= now) {
+        if let Some(sent) = stamp(frame).filter(|sent| (self.since..=now).contains(sent)) {
             self.counts[Self::place(now - sent)] += 1;
             self.taken += 1;
         }
@@ -148,9 +150,9 @@ fn find_capacity(wire: &mut Wire) -> u64 {
 
 /// Sends `rate` packets per second, each as soon as its time has come, and takes what comes back.
 fn at(wire: &mut Wire, appliance: &Appliance, rate: u64, how_long: Duration) -> Figures {
-    let mut times = Times::new();
     let (before, worker, share) = (wire.sent, appliance.worker_ns(), Busy::begin());
     let (begin, began) = (Instant::now(), shm_layout::clock::now_ns());
+    let mut times = Times::since(began);
     loop {
         let now = shm_layout::clock::now_ns();
         let elapsed = now - began;
