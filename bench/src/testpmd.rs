@@ -1,5 +1,7 @@
 //! `dpdk-testpmd`, DPDK's own forwarder: what the two devices can do when next to nothing is done with a packet.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -42,24 +44,26 @@ pub fn swap(
         let rest = line.trim().strip_prefix("Tx-pps:")?;
         rest.split_whitespace().next()?.parse::<f64>().ok().filter(|rate| *rate > 0.0)
     });
-    let rates: Vec<f64> = told.take(seconds + 1).inspect(|_| marks.push((Instant::now(), busiest_ns(pid)))).collect();
+    let rates: Vec<f64> = told.take(seconds + 1).inspect(|_| marks.push((Instant::now(), threads_ns(pid)))).collect();
     child.kill().and_then(|()| child.wait()).map_err(|error| error.to_string())?;
     let (Some(first), Some(last), true) = (marks.first(), marks.last(), rates.len() > seconds) else {
         return Err(format!("dpdk-testpmd told {} rates: {command:?}", rates.len()));
     };
+    // The thread that forwards is the one that ran most: others did before, reading the capture.
+    let spent = last.1.iter().map(|(thread, ns)| ns - first.1.get(thread).unwrap_or(ns)).max().unwrap_or(0);
     #[allow(clippy::cast_precision_loss, reason = "a share")]
-    let cpu_share = (last.1 - first.1) as f64 / (last.0 - first.0).as_nanos() as f64;
+    let cpu_share = spent as f64 / (last.0 - first.0).as_nanos() as f64;
     let mut swap = Swap { rates: Spread::default(), cpu_share };
     rates.into_iter().skip(1).for_each(|rate| swap.rates.add(rate));
     Ok(swap)
 }
 
-/// Time on a CPU of the process's busiest thread, ns: the one that forwards.
-fn busiest_ns(pid: u32) -> u64 {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+/// Time on a CPU of the process's threads, ns.
+fn threads_ns(pid: u32) -> HashMap<OsString, u64> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return HashMap::new() };
     let spent = |thread: std::fs::DirEntry| {
         let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
+        Some((thread.file_name(), text.split_whitespace().next()?.parse().ok()?))
     };
-    threads.flatten().filter_map(spent).max().unwrap_or(0)
+    threads.flatten().filter_map(spent).collect()
 }

@@ -251,8 +251,11 @@ fn verify(folder: &Path, cpu: u16, other: u16) {
     dpdk::exit_now(0);
 }
 
+/// IPv4 address and port.
+type Address = (u32, u16);
+
 /// Local address and server of each client, by the session table.
-struct Check(HashMap<(u32, u16), ((u32, u16), (u32, u16))>);
+struct Check(HashMap<Address, (Address, Address)>);
 
 impl Check {
     fn new(loopback: &Loopback) -> Self {
