@@ -120,7 +120,7 @@ impl SlotRunner {
     }
 
     /// Is there one station to answer to, on this slot's port? (Not a group, not ourselves: no reflection.)
-    fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
+    pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
         let Some(frame) = io.frame(place) else { return false };
         let from = ethernet::src(frame);
         ethernet::dst(frame) == Some(self.port.mac)
@@ -153,7 +153,7 @@ impl SlotRunner {
     /// Sends a reset of our own, by a slot of the port its receiver is behind.
     pub(crate) fn send_reset<I: Io>(&mut self, io: &mut I, reset: &Reset) {
         // By address: the row the session remembers may be another neighbour's by now.
-        let Some(next) = self.shared.next_hop(ip4(reset.to.0)) else { return };
+        let Some(next) = self.shared.next_hop(ip4(reset.at)) else { return };
         let hop = next.hop;
         if !hop.resolved() {
             return;
@@ -246,6 +246,8 @@ pub(crate) struct Reset {
     from: (u32, u16),
     to: (u32, u16),
     seq: u32,
+    /// Who gets it: the receiver, or the server that has the receiver's address.
+    at: u32,
 }
 
 impl Reset {
@@ -256,21 +258,26 @@ impl Reset {
         if row.flags.load(Relaxed) & flag::UDP != 0 || over {
             return [None; 2];
         }
-        let shift = row.isn_shift.load(Relaxed);
+        let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
+        let shift = if direct { 0 } else { row.isn_shift.load(Relaxed) };
         // Each side expects what it has acknowledged; before that, what its peer began with.
         let acked = row.ack[0].load(Relaxed);
         let to_client = Self {
             from: (row.vip.load(Relaxed), row.vip_port.load(Relaxed)),
             to: (row.client_ip.load(Relaxed), row.client_port.load(Relaxed)),
+            at: row.client_ip.load(Relaxed),
             seq: if acked == 0 { row.end[1].load(Relaxed) } else { acked },
         };
         let acked = row.ack[1].load(Relaxed);
         let to_server = Self {
             from: (row.local_ip.load(Relaxed), row.local_port.load(Relaxed)),
             to: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),
+            at: if direct { row.isn_shift.load(Relaxed) } else { row.server_ip.load(Relaxed) },
             seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(shift),
         };
-        [Some(to_client), Some(to_server)]
+        // One in a tunnel would have to be wrapped; its server's own timers end it.
+        let wrapped = row.flags.load(Relaxed) & flag::TUNNEL != 0;
+        [Some(to_client), Some(to_server).filter(|_| !wrapped)]
     }
 }
 

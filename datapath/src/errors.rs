@@ -41,7 +41,9 @@ impl SlotRunner {
         };
         let row = self.slot.sessions.get(index as usize).filter(|row| row.flags.load(Relaxed) & flag::INDEXED != 0);
         let Some(row) = row else { return self.refuse(io, place, DropReason::BadRecord) };
-        if quote.proto == protocol::TCP && !in_flight(row, direction, &quote) {
+        // Of a server that replies past us the numbers are not known.
+        let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
+        if quote.proto == protocol::TCP && !direct && !in_flight(row, direction, &quote) {
             return self.refuse(io, place, DropReason::BadIcmp);
         }
         if packet.ttl <= 1 {
@@ -50,9 +52,12 @@ impl SlotRunner {
         if !self.answers.allow(self.now_ms) {
             return self.refuse(io, place, DropReason::RateLimited);
         }
-        let (outer, to) = turned(row, direction);
+        let (outer, to) = if direct { as_it_is(packet, &quote) } else { turned(row, direction) };
         if io.frame(place).and_then(|frame| quote::translate(frame, packet, &quote, outer, &to)).is_none() {
             return self.refuse(io, place, DropReason::BadIcmp);
+        }
+        if row.flags.load(Relaxed) & flag::TUNNEL != 0 {
+            return self.wrap_and_leave(io, place, packet, index);
         }
         if let Some(hop) = self.find_hop(io, place, index, direction) {
             self.leave(io, place, hop, packet);
@@ -69,6 +74,12 @@ fn in_flight(row: &SessionRow, direction: Direction, quote: &Quote) -> bool {
     let (acked, end) = (row.ack[1 - sender].load(Relaxed), row.end[sender].load(Relaxed));
     // Before its SYN is acknowledged `acked` is one more than the SYN's number.
     seq.wrapping_sub(acked.wrapping_sub(1)) <= end.wrapping_sub(acked.wrapping_sub(1))
+}
+
+/// What goes to a server that has the VIP: it sent the quoted packet as it is.
+const fn as_it_is(packet: &V4, quote: &Quote) -> ((u32, u32), Rewrite) {
+    let (sport, dport) = (quote.sport, quote.dport);
+    ((packet.src, packet.dst), Rewrite { src: quote.src, dst: quote.dst, sport, dport, seq_add: 0, ack_sub: 0 })
 }
 
 /// Addresses of the error, and the quoted packet as its sender sent it. Who reported it is not told to the other side, which

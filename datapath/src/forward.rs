@@ -38,19 +38,21 @@ impl SlotRunner {
         if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
-        let shift = row.isn_shift.load(Relaxed);
+        let direct = flags & flag::DIRECT != 0;
+        let shift = if direct { 0 } else { row.isn_shift.load(Relaxed) };
         let mut step = Step::Stay;
         if packet.proto == protocol::TCP {
             let (flags, len) = (packet.tcp_flags, packet.segment_len());
             let segment = Segment { flags, seq: packet.seq, ack: packet.ack, len };
             if flags & header::SYN != 0
                 && direction == Direction::Client
+                && row.local_ip.load(Relaxed) != row.client_ip.load(Relaxed)
                 && let Some(frame) = io.frame(place)
             {
                 // As on the first SYN: it may be this one that reaches the server.
                 tcp_options::erase_timestamps(frame, packet);
             }
-            step = tcp::track(row, direction, &segment, shift);
+            step = if direct { tcp::track_client(row, &segment) } else { tcp::track(row, direction, &segment, shift) };
             match step {
                 Step::Stay | Step::Ignore => {}
                 Step::Closing => {
@@ -98,6 +100,9 @@ impl SlotRunner {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
+        if row.flags.load(Relaxed) & flag::TUNNEL != 0 && direction == Direction::Client {
+            return self.forward_wrapped(io, place, packet, index);
+        }
         let (hop_row, hop_tag) = match direction {
             Direction::Client => (row.server_hop.load(Relaxed), row.server_hop_tag.load(Relaxed)),
             Direction::Server => (row.client_hop.load(Relaxed), row.client_hop_tag.load(Relaxed)),
@@ -212,6 +217,7 @@ impl SlotRunner {
             return None;
         };
         let address = match direction {
+            Direction::Client if row.flags.load(Relaxed) & flag::DIRECT != 0 => row.isn_shift.load(Relaxed),
             Direction::Client => row.server_ip.load(Relaxed),
             Direction::Server => row.client_ip.load(Relaxed),
         };

@@ -32,10 +32,11 @@ impl Standing {
         Self(load64::<28, _>(row))
     }
 
-    /// What decides whether packets go straight: state, protocol, in the index, the shift in the record itself. Below 0x8000.
+    /// What decides whether packets go straight: state, protocol, in the index, translated by a shift in the record itself.
+    /// Below 0x8000.
     #[inline(always)]
     const fn state(self) -> u16 {
-        self.0 as u16 & (0xff | ((flag::UDP | flag::EXTENSION | flag::INDEXED) as u16) << 8)
+        self.0 as u16 & (0xff | ((flag::UDP | flag::EXTENSION | flag::INDEXED | flag::DIRECT) as u16) << 8)
     }
 
     /// Row and tag of the hop that a packet of this side goes to.

@@ -47,6 +47,8 @@ pub struct Service {
     pub vip: String,
     /// `protocol`.
     pub protocol: &'static str,
+    /// `mode`.
+    pub mode: &'static str,
     /// `scheduler`.
     pub scheduler: &'static str,
     /// Further lines of the table, as TOML (e.g. `timeouts = {…}`).
@@ -158,6 +160,7 @@ impl Service {
             name: name.into(),
             vip,
             protocol,
+            mode: "fullnat",
             scheduler: "rr",
             extra: Vec::new(),
             health: format!("{{ type = {check:?}, interval = \"500ms\", timeout = \"300ms\", rise = 2, fall = 3 }}"),
@@ -174,7 +177,7 @@ impl Service {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "[[service]]\nname = {:?}\nvip = {:?}", self.name, self.vip)?;
-        writeln!(out, "protocol = {:?}\nmode = \"fullnat\"", self.protocol)?;
+        writeln!(out, "protocol = {:?}\nmode = {:?}", self.protocol, self.mode)?;
         writeln!(out, "scheduler = {:?}\nhealth = {}", self.scheduler, self.health)?;
         for line in &self.extra {
             writeln!(out, "{line}")?;

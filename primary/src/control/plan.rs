@@ -37,7 +37,9 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
     };
     let mode = match service.mode {
         Mode::FullNat => mode::FULLNAT,
-        other => return Err(not_yet("mode", other.to_string())),
+        Mode::Nat => mode::NAT,
+        Mode::Dr => mode::DR,
+        Mode::Tunnel => mode::TUNNEL,
     };
     let scheduler = match service.scheduler {
         Scheduler::Rr => scheduler::RR,

@@ -24,10 +24,10 @@ pub fn path_mtu(ctx: &mut Ctx) -> Result<()> {
     let output = rig.folder.join("downloaded");
     for round in 0..3 {
         let mut curl = far.command("curl");
-        curl.args(["-sS", "--max-time", "15", &format!("http://{VIP}/big"), "-o"]).arg(&output);
+        curl.args(["-sS", "--max-time", "15", &format!("http://{VIP}/files/big"), "-o"]).arg(&output);
         run(&mut curl)?;
         let there = std::fs::read(&output).map_err(tests::Error::file("read", &output))?;
-        let sent = rig.folder.join("nginx-s1/big");
+        let sent = rig.folder.join("nginx-s1/files/big");
         let sent = std::fs::read(&sent).map_err(tests::Error::file("read", &sent))?;
         ensure(there.len() == BIG && there == sent, || format!("download {round} differs: {} bytes", there.len()))?;
     }

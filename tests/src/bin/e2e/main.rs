@@ -18,6 +18,7 @@ mod health;
 mod holder;
 mod icmp;
 mod kernel;
+mod modes;
 mod privileges;
 mod random;
 mod restart;
@@ -61,6 +62,10 @@ const TESTS: &[Test] = &[
     test("icmp::port_unreachable", 60, icmp::port_unreachable),
     test("vlan::tagged_port", 120, vlan::tagged_port),
     test("kernel::session_holds", 240, kernel::session_holds),
+    test("modes::fullnat", 180, modes::fullnat),
+    test("modes::nat", 180, modes::nat),
+    test("modes::dr", 180, modes::dr),
+    test("modes::tunnel", 180, modes::tunnel),
     test("shapes::lbctl_json", 120, shapes::lbctl_json),
     test("shapes::exit_codes", 60, shapes::exit_codes),
     test("configuration::five_mistakes", 30, configuration::five_mistakes),

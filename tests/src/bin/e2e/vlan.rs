@@ -40,9 +40,13 @@ pub fn tagged_port(ctx: &mut Ctx) -> Result<()> {
     let udp: LoadReport = rig.load("udp-load", &["--target", &dns, "--queries", "1000"])?.report(LIMIT)?;
     claims::all_answered("udp", &udp)?;
     let output = rig.folder.join("downloaded");
-    run(rig.client.command("curl").args(["-sS", "--max-time", "30", &format!("http://{VIP}/big"), "-o"]).arg(&output))?;
+    run(rig
+        .client
+        .command("curl")
+        .args(["-sS", "--max-time", "30", &format!("http://{VIP}/files/big"), "-o"])
+        .arg(&output))?;
     let there = std::fs::read(&output).map_err(tests::Error::file("read", &output))?;
-    let sent = rig.folder.join("nginx-s1/big");
+    let sent = rig.folder.join("nginx-s1/files/big");
     let sent = std::fs::read(&sent).map_err(tests::Error::file("read", &sent))?;
     ensure(there.len() == BIG && there == sent, || format!("the download differs: {} bytes", there.len()))?;
     claims::law_holds(&rig.lbctl()?.stats()?)?;
