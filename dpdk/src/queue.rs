@@ -42,10 +42,11 @@ impl RxQueue {
 }
 
 impl TxQueue {
-    /// Queue `queue` of a configured port.
+    /// Queue `queue` of a configured port, on the device it sends by.
     pub fn open(port: &Port, queue: u16) -> Result<Self, PortError> {
-        port.check_queue(queue, "tx")?;
-        Ok(TxQueue { port: port.id(), queue })
+        let sender = port.sender();
+        sender.check_queue(queue, "tx")?;
+        Ok(TxQueue { port: sender.id(), queue })
     }
 
     /// Sends the packets of words `0..n`. Returns how many the driver took; the unsent rest has moved to the

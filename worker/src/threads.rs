@@ -96,6 +96,21 @@ struct Work {
     runner: SlotRunner,
     io: DpdkIo,
     taken_ns: u64,
+    #[cfg(feature = "reflect")]
+    reflector: crate::reflect::Reflector,
+}
+
+impl Work {
+    /// One turn of the slot; returns the packets it handled.
+    #[inline(always)]
+    #[cfg_attr(feature = "reflect", allow(unused_variables, reason = "a reflector has no clock"))]
+    fn turn(&mut self, now_ns: u64) -> usize {
+        #[cfg(feature = "reflect")]
+        let handled = self.reflector.poll(&mut self.io, &self.place.slot);
+        #[cfg(not(feature = "reflect"))]
+        let handled = self.runner.poll(&mut self.io, now_ns);
+        handled
+    }
 }
 
 /// Starts a thread without slots on `cpu`. It ends when `stop` is set, its slots released.
@@ -176,7 +191,7 @@ impl Thread<'_> {
             let mut packets = 0;
             let mut wanted = false;
             for one in &mut self.work {
-                let handled = one.runner.poll(&mut one.io, now);
+                let handled = one.turn(now);
                 let after = clock::now_ns();
                 tell(one, handled, now, after);
                 packets += handled;
@@ -305,7 +320,14 @@ impl Thread<'_> {
         pulse.busy_ns.store(0, Ordering::Relaxed);
         pulse.total_ns.store(0, Ordering::Relaxed);
         pulse.heartbeat_ms.store(now / 1_000_000, Ordering::Relaxed);
-        Ok(Work { place, runner, io, taken_ns: now })
+        Ok(Work {
+            place,
+            runner,
+            io,
+            taken_ns: now,
+            #[cfg(feature = "reflect")]
+            reflector: crate::reflect::Reflector::default(),
+        })
     }
 
     /// Gives the slots that are asked for to their heirs: what is held passes with them.

@@ -12,6 +12,7 @@ use crate::step::{self, cargo, say};
 const PACKAGES: &[(&str, &str)] = &[
     ("build-essential", "the C shim of dpdk-sys"),
     ("libdpdk-dev", "DPDK, headers and drivers"),
+    ("dpdk-dev", "testpmd, which benchmarks are held against"),
     ("libclang-dev", "bindgen"),
     ("pkg-config", "finding DPDK"),
     ("iproute2", "namespaces"),
