@@ -12,8 +12,86 @@ const AT_LEAST: (u32, u32) = (22, 11);
 const BELOW: (u32, u32) = (22, 12);
 const FIX: &str = "apt-get install libdpdk-dev libclang-dev pkg-config";
 
-/// The libraries whose symbols are called; drivers are plugins that EAL opens itself.
-const LIBS: [&str; 5] = ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring"];
+/// DPDK's libraries that we or the drivers call.
+const LIBS: [&str; 20] = [
+    "eal",
+    "kvargs",
+    "telemetry",
+    "ring",
+    "rcu",
+    "mempool",
+    "mbuf",
+    "net",
+    "meter",
+    "ethdev",
+    "pci",
+    "hash",
+    "timer",
+    "gso",
+    "ip_frag",
+    "sched",
+    "cryptodev",
+    "security",
+    "vhost",
+    "dmadev",
+];
+
+/// Buses, the pool's operations, and the network drivers of the appliance, linked in whole: they register themselves before
+/// `main`. EAL of a program that links libdpdk.so instead opens every driver that is installed, 128 of them, which is half of a
+/// worker's start; and the system's update of those files would stand between a running lb-primary and the next worker.
+///
+/// All processes must register the pool's operations in one order, which shared memory refers to: add at the end.
+const DRIVERS: [&str; 38] = [
+    "bus_vdev",
+    "bus_pci",
+    "bus_auxiliary",
+    "bus_vmbus",
+    "mempool_ring",
+    // Virtual.
+    "net_tap",
+    "net_null",
+    "net_pcap",
+    "net_ring",
+    "net_memif",
+    "net_af_packet",
+    "net_af_xdp",
+    "net_bond",
+    "net_vhost",
+    // Of clouds and hypervisors.
+    "net_virtio",
+    "net_vmxnet3",
+    "net_netvsc",
+    "net_vdev_netvsc",
+    "net_failsafe",
+    "net_ena",
+    "net_gve",
+    // Intel.
+    "common_iavf",
+    "net_e1000",
+    "net_igc",
+    "net_ixgbe",
+    "net_i40e",
+    "net_iavf",
+    "net_ice",
+    // NVIDIA.
+    "common_mlx5",
+    "net_mlx4",
+    "net_mlx5",
+    // Others.
+    "net_bnxt",
+    "net_enic",
+    "net_hns3",
+    "net_ionic",
+    "net_nfp",
+    "net_qede",
+    "net_txgbe",
+];
+
+/// The libraries called by us: all that is linked with feature `shared`, where drivers are plugins that EAL opens itself.
+const CALLED: [&str; 5] = ["eal", "ethdev", "mbuf", "mempool", "ring"];
+
+/// What the drivers need of the system.
+const SYSTEM: [&str; 10] = ["bsd", "numa", "pcap", "xdp", "bpf", "ibverbs", "mlx4", "mlx5", "z", "m"];
 
 const FUNCTIONS: [&str; 35] = [
     "rte_eal_init",
@@ -133,7 +211,17 @@ fn main() {
     for flag in pkg_config("--libs-only-L") {
         println!("cargo:rustc-link-search=native={}", flag.trim_start_matches("-L"));
     }
-    for lib in LIBS {
+    if std::env::var_os("CARGO_FEATURE_SHARED").is_some() {
+        for lib in CALLED {
+            println!("cargo:rustc-link-lib=dylib=rte_{lib}");
+        }
+        return;
+    }
+    // Whole, and resolved among each other whatever their order: each may call any other.
+    for lib in LIBS.iter().chain(&DRIVERS) {
+        println!("cargo:rustc-link-lib=static:+whole-archive,-bundle=rte_{lib}");
+    }
+    for lib in SYSTEM {
         println!("cargo:rustc-link-lib=dylib={lib}");
     }
 }

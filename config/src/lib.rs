@@ -34,7 +34,6 @@ pub use export::export;
 pub use facts::{AllFacts, Facts, SystemFacts};
 pub use load::{Loaded, digest, load, load_node, load_text};
 pub use model::{Config, Health, Healthcheck, Laddr, Limits, Node, Port, Primary, RealServer, Service, Timeouts, Zone};
-pub use release::not_used;
 pub use text::{ValueError, nearest};
 pub use values::{
     Admin, Cidr, ClientAddress, Device, HealthKind, IfName, Mac, Millis, Mode, Name, OnPrimaryDeath, Panic, PciAddress,

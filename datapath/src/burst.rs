@@ -176,7 +176,7 @@ impl SlotRunner {
     #[inline(never)]
     fn general<I: Io>(&mut self, io: &mut I, place: usize, lane: &Lane, origin: Origin) {
         if lane.state == OTHER {
-            return self.other(io, place);
+            return self.other(io, place, origin);
         }
         let packet = match lane.state {
             KEYED => self.parsed.get(place).map(Cell::get),

@@ -67,4 +67,14 @@ pub trait Io {
 
     /// Frames waiting in `tx`.
     fn queued(&self) -> usize;
+
+    /// As [`Self::receive`], from the port's kernel interface. `rx` is empty before.
+    fn receive_kernel(&mut self) -> usize {
+        0
+    }
+
+    /// Hands `rx[place]` to the port's kernel interface. `false`: there is none, or it takes none now (the frame stays).
+    fn to_kernel(&mut self, _place: usize) -> bool {
+        false
+    }
 }

@@ -11,7 +11,7 @@ use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
 use shm_layout::neighbours::Hop;
-use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag};
+use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag, port_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::SessionRow;
 use shm_layout::slot::Slot;
@@ -19,6 +19,7 @@ use shm_layout::slot::Slot;
 use crate::ahead::foresee_timeout;
 use crate::closing::{Closing, Tables};
 use crate::io::Io;
+use crate::kernel::Kernel;
 use crate::rate::Rate;
 use crate::schedule::Schedulers;
 use crate::session::{LocalPool, LocalRange, SessionReader, SessionTable};
@@ -59,6 +60,8 @@ pub struct SlotRunner {
     pub(crate) waiting: Waiting,
     pub(crate) closing: Closing,
     pub(crate) answers: Rate,
+    /// The port's kernel interface, if it has one.
+    pub(crate) kernel: Option<Kernel>,
     pub(crate) isn_key: HashKey,
     pub(crate) generation: Option<Generation>,
     /// Its tables do not stay in the CPU's caches: what sessions begin and end by is asked for ahead (`ahead`).
@@ -75,7 +78,7 @@ pub struct SlotRunner {
     pub(crate) straight: bool,
     /// Packets of the burst that were parsed in full, by their place; others' places hold old ones.
     pub(crate) parsed: [Cell<V4>; RX_BURST],
-    scratch: Box<[u8; RING_FRAME_MAX]>,
+    pub(crate) scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
     pub(crate) announced: Vec<u32>,
@@ -121,6 +124,8 @@ impl SlotRunner {
         let mac = port.mac.load(Relaxed).to_le_bytes();
         let mac = Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]);
         let mtu = port.mtu.load(Relaxed);
+        let kernel = port.flags.load(Relaxed) & port_flag::KERNEL != 0;
+        let kernel = kernel.then(|| Kernel::new(port.first_slot.load(Relaxed)));
         let port = PortFacts {
             number: place,
             mac,
@@ -138,6 +143,7 @@ impl SlotRunner {
             waiting,
             closing: Closing::default(),
             answers: Rate::new(ANSWERS_PER_SECOND),
+            kernel,
             generation: None,
             large: false,
             counts,
@@ -171,6 +177,7 @@ impl SlotRunner {
         }
         work += self.take_orders(io);
         work += self.take_rings(io);
+        work += self.take_from_kernel(io);
         work += self.settle_waiting(io);
         work += self.announce(io);
         let ended = self.housekeeping(io);

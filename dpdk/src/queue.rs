@@ -69,4 +69,17 @@ impl TxQueue {
         }
         sent
     }
+
+    /// Sends the packet of one word. `false`: the word is empty, or the driver did not take it (the packet stays).
+    pub fn one(&mut self, ledger: &mut Ledger<'_>, place: usize) -> bool {
+        if ledger.get(place).is_none() {
+            return false;
+        }
+        // SAFETY: the queue was checked at `open`; word `place` is inside and names a packet of the pool.
+        let sent = unsafe { sys::lb_tx_burst(self.port, self.queue, ledger.as_mbufs().add(place), 1) };
+        if sent == 1 {
+            ledger.strike(place, place + 1);
+        }
+        sent == 1
+    }
 }

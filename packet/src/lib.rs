@@ -14,6 +14,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod parse;
 pub mod plain;
+pub mod quote;
 pub mod rewrite;
 pub mod tcp;
 pub mod tcp_options;

@@ -27,7 +27,7 @@ pub use sequence::{STEPS_MAX, smooth};
 
 use crate::limits::{MAX_LADDRS, NONE, RETIRED_GENERATIONS};
 use crate::neighbours::Ip;
-use crate::published::{Published, address_hash, admin, directory_flag, service_flag};
+use crate::published::{Published, address_hash, admin, directory_flag, mode, service_flag};
 use crate::segment::Rows;
 use crate::seqlock;
 use crate::slot::Slot;
@@ -424,7 +424,9 @@ impl Publisher {
         block.head.locals.store(u32::try_from(plan.locals.len()).unwrap_or(0), Relaxed);
         let ends = |m: &MemberPlan| matches!(m.admin, admin::DISABLED | admin::REMOVED_NOW);
         let sweep = plan.services.iter().any(|s| s.members.iter().any(ends));
-        block.head.flags.store(if sweep { directory_flag::SWEEP } else { 0 }, Relaxed);
+        let nat = plan.services.iter().any(|s| s.mode == mode::NAT);
+        let flags = [(sweep, directory_flag::SWEEP), (nat, directory_flag::NAT)];
+        block.head.flags.store(flags.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(), Relaxed);
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         block.head.published_at.store(since.map_or(0, |t| t.as_secs()), Relaxed);
         (self.step)();

@@ -42,7 +42,8 @@ pub struct SessionRow {
     pub server_id: AtomicU32,
     /// Next record in the same wheel bucket or in the free list.
     pub link: AtomicU32,
-    /// ISN shift added to what the client sends; the index of the extension record when [`flag::EXTENSION`] is set.
+    /// ISN shift added to what the client sends; the index of the extension record when [`flag::EXTENSION`] is set; the real
+    /// server's address when [`flag::DIRECT`] is.
     pub isn_shift: AtomicU32,
     /// Highest sequence end seen, client then server, in the sender's own numbers.
     pub end: [AtomicU32; 2],
@@ -69,6 +70,10 @@ pub mod flag {
     pub const INDEXED: u8 = 16;
     /// Counted as active at its server.
     pub const COUNTED: u8 = 32;
+    /// Only the client's packets come by, and only their link changes (mode dr). Local and server side are the client and the
+    /// VIP once more, so that nothing is translated and both keys are the connection's own; the real server's address stands
+    /// in `isn_shift`, its port is the VIP's.
+    pub const DIRECT: u8 = 64;
 }
 
 /// Where a session stands. Order: index of [`ServiceRow::timeouts`](crate::published::ServiceRow::timeouts).

@@ -44,6 +44,13 @@ impl Places {
         Self(grown.filter(|(_, lost)| *lost > 0).collect())
     }
 
+    /// Adds a place that the kernel keeps no counter of.
+    pub fn add(&mut self, place: &str, lost: u64) {
+        if lost > 0 {
+            self.0.insert(place.into(), lost);
+        }
+    }
+
     /// Lost at places whose name contains `part`.
     #[must_use]
     pub fn at(&self, part: &str) -> u64 {

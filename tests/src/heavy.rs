@@ -9,6 +9,7 @@ use crate::conf::VIP;
 use crate::cpu::{Starvation, pressure_us};
 use crate::drops::Places;
 use crate::error::ensure;
+use crate::forgotten::Forgotten;
 use crate::load::{Load, LoadReport};
 use crate::stream::{SearchReport, StreamReport};
 use crate::talk::TalkReport;
@@ -16,8 +17,8 @@ use crate::{Error, Result, Rig, claims};
 
 /// Time for the end of each program.
 const END: Duration = Duration::from_secs(60);
-/// Datagrams that may get lost outside the appliance, of some hundred thousand.
-const FEW: u64 = 5;
+/// The place of [`Forgotten`].
+const NEIGHBOUR: &str = "rig's kernels, neighbour flushed";
 /// Reasons for which a datagram of a session may be dropped.
 const REASONS: &[&str] = &[
     "tx_full",
@@ -71,6 +72,7 @@ pub struct Heavy {
     web: Load,
     stream: Load,
     before: Places,
+    forgotten: Option<Forgotten>,
     dropped: u64,
     weight: Weight,
     pressure: (u64, u64),
@@ -138,11 +140,12 @@ impl Heavy {
         let web = rig.load("http-load", &new)?;
         sleep(Duration::from_secs(1)); // Caches and neighbours are warm: the search is of what lasts.
         let search = loss_free_rate(rig, weight)?;
+        let forgotten = Forgotten::watch(&rig.appliance.conf.name, rig.janitor())?;
         let (before, dropped) = (Places::read(rig)?, dropped(rig)?);
         let stream = stream(rig, search.rate / 2, weight)?;
         let workers = rig.appliance.workers.values().map(crate::daemon::Daemon::pid).collect();
         let (starvation, pressure) = (Starvation::watch(workers), (now_us(), pressure_us()));
-        Ok(Self { talk, web, stream, before, dropped, weight, pressure, search, starvation })
+        Ok(Self { talk, web, stream, before, forgotten, dropped, weight, pressure, search, starvation })
     }
 
     /// Ends the load and takes the reports.
@@ -156,7 +159,8 @@ impl Heavy {
         ensure(stream.sent > 0 && talk.opened == u64::from(self.weight.connections), || {
             format!("the load itself did not work: {}; {}", talk.summary(), stream.summary())
         })?;
-        let places = Places::read(rig)?.since(&self.before);
+        let mut places = Places::read(rig)?.since(&self.before);
+        places.add(NEIGHBOUR, self.forgotten.as_ref().map_or(Ok(0), Forgotten::count)?);
         let dropped = dropped(rig)?.saturating_sub(self.dropped);
         let (begin, before) = self.pressure;
         let pressure = (pressure_us() - before) * 100 / (now_us() - begin).max(1);
@@ -178,31 +182,32 @@ impl HeavyReport {
             .map_err(|error| Error::claim(format!("{error}; packets lost: {}", self.places.words())))
     }
 
-    /// And not one datagram of the stream was lost, doubled or changed, except while a worker waited
-    /// for a CPU that others had: a loss of the machine's, which is told but is not the appliance's.
+    /// And not one datagram of the stream was lost, doubled or changed. Two losses are the machine's, not the appliance's; they
+    /// are told, and excused one by one as far as the kernel shows them: what the tap's full queue dropped while a worker waited
+    /// for a CPU that others had, and what the rig's kernels dropped when a test flushed a neighbour.
     ///
     /// # Errors
     /// With when it was lost, and where besides the appliance packets were.
     pub fn no_datagram_lost(&self) -> Result<()> {
         let stream = &self.stream;
         let own: Vec<_> = stream.losses.iter().filter(|loss| !self.starvation.explains(loss.at_us)).collect();
-        // A few that the appliance never dropped were lost by the rig's kernels (a flushed neighbour's queue, for instance).
-        let few = own.iter().map(|l| l.count).sum::<u64>() <= FEW && self.dropped == 0;
-        ensure((own.is_empty() || few) && stream.duplicated + stream.foreign == 0, || {
-            let (count, first) = (own.iter().map(|l| l.count).sum::<u64>(), own.iter().take(12).collect::<Vec<_>>());
+        let excused = self.lost_to_starvation() + self.places.at(NEIGHBOUR);
+        ensure(stream.lost <= excused && stream.duplicated + stream.foreign == 0, || {
             format!(
-                "{}; {count} of them while no worker was starved, first: {first:?}; dropped by the appliance: {}; packets lost: {}",
+                "{}; excused {excused}; lost while no worker was starved, first: {:?}; dropped by the appliance: {}; packets lost: {}",
                 stream.summary(),
+                own.iter().take(12).collect::<Vec<_>>(),
                 self.dropped,
                 self.places.words()
             )
         })
     }
 
-    /// Datagrams lost while a worker waited for a CPU.
+    /// Datagrams lost while a worker waited for a CPU, as far as the tap's queue overflowed.
     #[must_use]
     pub fn lost_to_starvation(&self) -> u64 {
-        self.stream.losses.iter().filter(|loss| self.starvation.explains(loss.at_us)).map(|loss| loss.count).sum()
+        let starved = self.stream.losses.iter().filter(|loss| self.starvation.explains(loss.at_us));
+        starved.map(|loss| loss.count).sum::<u64>().min(self.places.at("tap tx"))
     }
 
     /// Lines for people.

@@ -7,7 +7,7 @@
 //!
 //! Lines: `netns NAME` (with every process in it), `tree PATH` (unmounts below it, then the files),
 //! `folder PATH` (removed if empty), `shm PART` (files in /dev/shm whose name contains PART), `cgroup NAME` (an emptied control
-//! group with those in it). Processes need no line: all that a rig starts live in its namespaces.
+//! group with those in it), `trace PATH` (an instance of the kernel's tracing). Processes need no line: all that a rig starts live in its namespaces.
 
 use std::fs;
 use std::io::Write;
@@ -77,6 +77,11 @@ impl Janitor {
     /// A control group to remove with those in it, below the root of the cgroup2 hierarchy. Its processes are gone by then.
     pub fn cgroup(&self, name: &str) {
         self.tell(&format!("cgroup {name}"));
+    }
+
+    /// An instance of the kernel's tracing to remove.
+    pub fn trace(&self, path: &Path) {
+        self.tell(&format!("trace {}", path.display()));
     }
 
     fn tell(&self, text: &str) {
@@ -165,7 +170,8 @@ pub fn clean(lines: &[String]) {
             eprintln!("rig-janitor: remove {path}: {error}");
         }
     }
-    for path in of("folder") {
+    // In tracefs removing the folder is what ends the instance.
+    for path in of("folder").chain(of("trace")) {
         let _ = fs::remove_dir(path);
     }
     for name in of("netns") {

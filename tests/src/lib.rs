@@ -27,6 +27,7 @@ pub mod daemon;
 pub mod dns;
 pub mod drops;
 pub mod error;
+pub mod forgotten;
 pub mod gaps;
 pub mod heavy;
 pub mod interrupt;

@@ -208,9 +208,13 @@ impl Rig {
         self.bridge.ip(&[
             &format!("link set {tap} address {TAP_MAC}"),
             &format!("link set {tap} mtu {}", self.appliance.conf.mtu),
-            &format!("link set {tap} master {BRIDGE}"),
             &format!("link set {tap} up"),
-        ])
+        ])?;
+        match self.appliance.conf.vlan {
+            0 => self.bridge.ip(&[&format!("link set {tap} master {BRIDGE}")]),
+            // What joins a tagged link to the bridge is the test's.
+            _ => Ok(()),
+        }
     }
 
     /// Waits until `rs list` shows no real server that is checked and not up.

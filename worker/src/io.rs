@@ -9,6 +9,8 @@ use shm_layout::slot::Slot;
 pub struct DpdkIo {
     rx_queue: RxQueue,
     tx_queue: TxQueue,
+    /// The port's kernel interface, if this slot speaks with it.
+    kernel: Option<(RxQueue, TxQueue)>,
     rx: Ledger<'static>,
     tx: Ledger<'static>,
     wait: Ledger<'static>,
@@ -32,12 +34,22 @@ impl DpdkIo {
         Ok(Self {
             rx_queue: RxQueue::open(port, queue)?,
             tx_queue: TxQueue::open(port, queue)?,
+            kernel: None,
             rx: Ledger::new(&row.rx, pool),
             queued: tx.filled(),
             tx,
             wait: Ledger::new(&row.wait, pool),
             refused: false,
         })
+    }
+
+    /// With the one queue pair of the port's kernel interface.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn with_kernel(mut self, interface: &Port) -> Result<Self, PortError> {
+        self.kernel = Some((RxQueue::open(interface, 0)?, TxQueue::open(interface, 0)?));
+        Ok(self)
     }
 }
 
@@ -149,6 +161,17 @@ impl Io for DpdkIo {
 
     fn queued(&self) -> usize {
         self.queued
+    }
+
+    fn receive_kernel(&mut self) -> usize {
+        self.kernel.as_mut().map_or(0, |(queue, _)| queue.burst(&mut self.rx))
+    }
+
+    fn to_kernel(&mut self, place: usize) -> bool {
+        if let Some(mut packet) = self.rx.get(place) {
+            packet.clear_offload();
+        }
+        self.kernel.as_mut().is_some_and(|(_, queue)| queue.one(&mut self.rx, place))
     }
 }
 

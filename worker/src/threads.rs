@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use config::Poll;
 use datapath::{Shared, SlotRunner};
 use dpdk::Port;
+use links::messages::kernel_device;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use shm_layout::clock;
 use shm_layout::owner::{Process, hand};
+use shm_layout::published::port_flag;
 
 use crate::error::WorkerError;
 use crate::futex;
@@ -291,7 +293,12 @@ impl Thread<'_> {
         let now = clock::now_ns();
         let runner = SlotRunner::resume(Arc::clone(&self.common.shared), place.number, now)
             .ok_or_else(|| inconsistent("its tables are not complete"))?;
-        let io = DpdkIo::open(place.slot.clone(), pool, port, place.queue)?;
+        let mut io = DpdkIo::open(place.slot.clone(), pool, port, place.queue)?;
+        let row = self.common.shared.published.ports.get(place.port);
+        if place.queue == 0 && row.is_some_and(|row| row.flags.load(Ordering::Relaxed) & port_flag::KERNEL != 0) {
+            let number = u32::try_from(place.port).unwrap_or(u32::MAX);
+            io = io.with_kernel(&Port::open(&kernel_device(number))?)?;
+        }
         let (owner, pulse) = (&place.slot.owner, &place.slot.pulse);
         owner.cpu.store(self.cpu.into(), Ordering::Relaxed); // Not its home's, if it was adopted.
         owner.tid.store(u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0), Ordering::Relaxed);

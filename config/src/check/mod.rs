@@ -38,7 +38,6 @@ pub(crate) fn check(config: &Config, facts: &dyn Facts, poisoned: &BTreeSet<Stri
             checker.say(diagnostic);
         }
     }
-    release::not_used(config).into_iter().for_each(|diagnostic| checker.say(diagnostic));
     checker.found
 }
 

@@ -51,7 +51,7 @@ pub struct New {
     pub service: u32,
     /// Id of that service.
     pub service_id: u32,
-    /// ISN shift.
+    /// ISN shift; of a direct session the real server's address.
     pub isn_shift: u32,
     /// Highest sequence end: client, server.
     pub end: [u32; 2],
@@ -68,6 +68,12 @@ impl New {
     #[must_use]
     pub const fn protocol(&self) -> u8 {
         if self.udp { protocol::UDP } else { protocol::TCP }
+    }
+
+    /// Nothing is translated ([`flag::DIRECT`]): the server side is the VIP itself, which is no server's address otherwise.
+    #[must_use]
+    pub const fn direct(&self) -> bool {
+        self.server_ip == self.vip && self.server_port == self.vip_port
     }
 
     /// What the client sends.
@@ -157,7 +163,8 @@ impl SessionTable {
         ] {
             *count = count.wrapping_add(1);
         }
-        let (state, flags) = (new.state as u8, udp | counted | flag::INDEXED);
+        let direct = if new.direct() { flag::DIRECT } else { 0 };
+        let (state, flags) = (new.state as u8, udp | counted | direct | flag::INDEXED);
         let plan =
             Plan::create(record, places, tags, wheel, link, free, fresh, state, flags, new.server_id, service, counts);
         if !plan.run(slot) {

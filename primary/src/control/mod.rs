@@ -133,7 +133,6 @@ fn serve(args: ControlArgs) -> Result<(), ControlError> {
         return Err(ControlError::Ports { found: args.ports.len(), wanted: config.ports.len() });
     }
     say_differences(&chosen);
-    config::not_used(config).iter().for_each(|warning| log::warn!("{warning}"));
     let (run_dir, socket) = (config.node.run_dir(), config.node.socket());
     let tables = open_tables(config)?;
     let mut core = Core::open(chosen, args.config_path, &args.ports, tables, Box::new(machine))?;

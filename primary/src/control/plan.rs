@@ -37,6 +37,8 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
     };
     let mode = match service.mode {
         Mode::FullNat => mode::FULLNAT,
+        Mode::Nat => mode::NAT,
+        Mode::Dr => mode::DR,
         other => return Err(not_yet("mode", other.to_string())),
     };
     let scheduler = match service.scheduler {

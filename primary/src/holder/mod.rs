@@ -133,6 +133,7 @@ fn start_eal(plan: &HolderPlan, prefix: &str) -> Result<Eal, HolderError> {
         .memory_mb_per_node(&plan.memory_by_node());
     for port in &plan.ports {
         args = if port.pci { args.allow_pci(&port.device) } else { args.vdev(&port.device) };
+        args = port.kernel.iter().fold(args, |args, interface| args.vdev(interface));
     }
     Ok(dpdk::eal::init(&args)?)
 }
