@@ -2,9 +2,9 @@
 //! state, end and ack tracking, ISN shift, checksums, TTL, next hop, slot and server counters.
 //!
 //! Half of the packets are replies; half of the TCP packets carry 64 bytes, the others acknowledge only. There are no TCP
-//! options, as on segments of a session whose SYN lost its timestamps. Sessions come in random order. Every round is
-//! checked whole: frames against frames made anew, records and counters against a model; before the first figure each
-//! kind of damage is shown to be found.
+//! options, as on segments of a session whose SYN lost its timestamps. Sessions come in random order. Every eighth
+//! round is checked whole: frames against frames made anew, records and counters against a model of all rounds; before the
+//! first figure each kind of damage is shown to be found.
 //!
 //! `cargo xtask bench packet [--json] [--rounds N] [SESSIONS[/SERVERS][u]…]`: `u` for UDP. A round is 4,096 packets.
 //! `--count`: one figure, the packets measured, for a count of instructions (see docs/performance.md).
