@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use crate::codes;
 use crate::diag::Diagnostic;
 use crate::model::{Config, Service};
-use crate::values::{ClientAddress, HealthKind, Mode, Scheduler};
+use crate::values::{ClientAddress, HealthKind, Scheduler, Tunnel};
 
-const MODES: &[Mode] = &[Mode::FullNat, Mode::Nat, Mode::Dr];
 const SCHEDULERS: &[Scheduler] = &[Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc];
 const CHECKS: &[HealthKind] = &[HealthKind::Tcp, HealthKind::Http, HealthKind::None];
 const CLIENT_ADDRESS: &[ClientAddress] = &[ClientAddress::None];
@@ -43,9 +42,8 @@ pub(crate) fn not_yet(config: &Config) -> Vec<Diagnostic> {
 fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) {
     let path = |key: &str| format!("service[{i}].{key}");
     let only = |words: Vec<&str>| format!("there is {}", words.join(", "));
-    if !MODES.contains(&s.mode) {
-        let words = MODES.iter().map(|m| m.as_str()).collect();
-        say(path("mode"), format!("mode \"{}\"", s.mode), only(words));
+    if s.tunnel.is_some_and(|kind| kind != Tunnel::Ipip) {
+        say(path("tunnel"), "tunnel \"gue\"".into(), "there is ipip".into());
     }
     if !SCHEDULERS.contains(&s.scheduler) {
         let words = SCHEDULERS.iter().map(|m| m.as_str()).collect();

@@ -301,8 +301,20 @@ fn what_is_not_built_yet_is_refused_honestly() {
         let report = load_text("lb.toml", &GOOD.replacen(from, to, 1), &AllFacts).unwrap_err();
         assert!(report.to_string().contains("not in this version"), "{report}");
     };
-    not_yet("mode = \"fullnat\"", "mode = \"nat\"", "service[0].mode");
-    not_yet("mode = \"fullnat\"", "mode = \"tunnel\"\ntunnel = \"gue\"", "service[0].mode");
+    let gue = GOOD.replace("10.0.0.100:80\"", "10.0.0.100:8080\"").replacen(
+        "mode = \"fullnat\"",
+        "mode = \"tunnel\"\ntunnel = \"gue\"",
+        1,
+    );
+    let report = load_text("lb.toml", &gue, &AllFacts).unwrap_err();
+    let said: Vec<_> = report.diagnostics().map(|d| (d.code.as_str(), d.path.as_str())).collect();
+    assert_eq!(said, [(codes::NOT_YET, "service[0].tunnel")]);
+    passes("mode = \"fullnat\"", "mode = \"nat\"");
+    for mode in ["dr", "tunnel"] {
+        let elsewhere = format!("mode = \"{mode}\"");
+        let report = load_text("lb.toml", &GOOD.replacen("mode = \"fullnat\"", &elsewhere, 1), &AllFacts).unwrap_err();
+        assert!(report.to_string().contains(&format!("must have the VIP's port 80 in mode {mode}")), "{report}");
+    }
     for scheduler in ["wlc", "source-ip", "source-ip-port", "maglev"] {
         not_yet("scheduler = \"rr\"", &format!("scheduler = \"{scheduler}\""), "service[0].scheduler");
     }

@@ -213,7 +213,7 @@ fn edits_follow_the_rules_of_the_file() {
     assert_eq!(code(&c, add(&[("vip", "10.0.0.100:80")])), [codes::DUPLICATE_VIP]);
     assert_eq!(code(&c, add(&[("vip", "10.0.0.100:82"), ("shceduler", "rr")])), [codes::UNKNOWN_KEY]);
     assert_eq!(code(&c, add(&[("vip", "10.0.0.100:82"), ("a b", "rr")])), [codes::UNKNOWN_KEY]);
-    assert_eq!(code(&c, add(&[("vip", "10.0.0.100:82"), ("mode", "dr")])), [codes::NOT_YET]);
+    assert_eq!(code(&c, add(&[("vip", "10.0.0.100:82"), ("client_address", "toa")])), [codes::NOT_YET]);
     assert_eq!(code(&with, rs_add), [codes::DUPLICATE_RS]);
     assert_eq!(code(&c, Edit::ServiceDel { service: "wbe".into() }), [codes::NOT_FOUND]);
     assert_eq!(code(&c, Edit::RsDel { service: "web".into(), rs }), [codes::NOT_FOUND]);

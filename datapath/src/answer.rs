@@ -120,7 +120,7 @@ impl SlotRunner {
     }
 
     /// Is there one station to answer to, on this slot's port? (Not a group, not ourselves: no reflection.)
-    fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
+    pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
         let Some(frame) = io.frame(place) else { return false };
         let from = ethernet::src(frame);
         ethernet::dst(frame) == Some(self.port.mac)
@@ -275,7 +275,9 @@ impl Reset {
             at: if direct { row.isn_shift.load(Relaxed) } else { row.server_ip.load(Relaxed) },
             seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(shift),
         };
-        [Some(to_client), Some(to_server)]
+        // One in a tunnel would have to be wrapped; its server's own timers end it.
+        let wrapped = row.flags.load(Relaxed) & flag::TUNNEL != 0;
+        [Some(to_client), Some(to_server).filter(|_| !wrapped)]
     }
 }
 

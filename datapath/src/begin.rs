@@ -151,7 +151,8 @@ impl SlotRunner {
         // Towards whom, from whom, and what stands in the shift's place (see `flag::DIRECT`).
         let mode = service.mode.load(Relaxed);
         let translates = mode == mode::FULLNAT;
-        let (real, server) = (server.0, if mode == mode::DR { (packet.dst, packet.dport) } else { server });
+        let direct = mode == mode::DR || mode == mode::TUNNEL;
+        let (real, server) = (server.0, if direct { (packet.dst, packet.dport) } else { server });
         let local = if translates {
             self.pick_local(to_server.port, server, packet.proto)
         } else {
@@ -174,6 +175,7 @@ impl SlotRunner {
             server_port: server.1,
             udp: !tcp,
             state,
+            tunnel: mode == mode::TUNNEL,
             client_hop: to_client.row,
             client_hop_tag: to_client.hop.tag(),
             server_hop: to_server.row,
@@ -182,7 +184,7 @@ impl SlotRunner {
             server_tag,
             service: service_index,
             service_id,
-            isn_shift: if mode == mode::DR { real } else { shift },
+            isn_shift: if direct { real } else { shift },
             end: [packet.seq.wrapping_add(packet.segment_len()), 0],
             ack: [0, packet.seq.wrapping_add(1)], // What the server must acknowledge at least.
             now_ms: self.now_ms,

@@ -56,6 +56,9 @@ impl SlotRunner {
         if io.frame(place).and_then(|frame| quote::translate(frame, packet, &quote, outer, &to)).is_none() {
             return self.refuse(io, place, DropReason::BadIcmp);
         }
+        if row.flags.load(Relaxed) & flag::TUNNEL != 0 {
+            return self.wrap_and_leave(io, place, packet, index);
+        }
         if let Some(hop) = self.find_hop(io, place, index, direction) {
             self.leave(io, place, hop, packet);
         }

@@ -100,6 +100,9 @@ impl SlotRunner {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
+        if row.flags.load(Relaxed) & flag::TUNNEL != 0 && direction == Direction::Client {
+            return self.forward_wrapped(io, place, packet, index);
+        }
         let (hop_row, hop_tag) = match direction {
             Direction::Client => (row.hop[1].load(Relaxed), row.hop_tag[1].load(Relaxed)),
             Direction::Server => (row.hop[0].load(Relaxed), row.hop_tag[0].load(Relaxed)),

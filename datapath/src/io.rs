@@ -34,6 +34,11 @@ pub trait Io {
     /// Makes the frame in `rx[place]` `len` bytes long. `false`: no room in its buffer.
     fn resize(&mut self, place: usize, len: usize) -> bool;
 
+    /// Puts `n` bytes of any content before the frame in `rx[place]`. `false`: no room in its buffer.
+    fn prepend(&mut self, _place: usize, _n: usize) -> bool {
+        false
+    }
+
     /// Moves `rx[place]` to the end of `tx`. `false`: `tx` is full (the frame stays).
     fn send(&mut self, place: usize) -> bool;
 

@@ -101,6 +101,11 @@ impl Io for MemoryIo {
         }
     }
 
+    fn prepend(&mut self, place: usize, n: usize) -> bool {
+        let room = self.rx[place].as_mut().filter(|frame| frame.len() + n <= ROOM);
+        room.is_some_and(|frame| frame.splice(..0, std::iter::repeat_n(0xaa, n)).count() == 0)
+    }
+
     fn send(&mut self, place: usize) -> bool {
         let Some(frame) = self.rx[place].take() else { return false };
         match self.push_tx(frame) {

@@ -25,6 +25,7 @@ mod shared;
 mod sweep;
 pub mod tcp;
 mod timeout;
+mod tunnel;
 mod waiting;
 
 pub use runner::SlotRunner;

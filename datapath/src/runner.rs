@@ -255,7 +255,7 @@ impl SlotRunner {
         work
     }
 
-    fn originate_from_scratch<I: Io>(&mut self, io: &mut I, len: usize) {
+    pub(crate) fn originate_from_scratch<I: Io>(&mut self, io: &mut I, len: usize) {
         self.counts.add(Flow::Originated, 1);
         if !io.originate(&self.scratch[..len]) {
             self.counts.drop(DropReason::NoBuffer);

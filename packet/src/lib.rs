@@ -18,6 +18,7 @@ pub mod quote;
 pub mod rewrite;
 pub mod tcp;
 pub mod tcp_options;
+pub mod tunnel;
 pub mod udp;
 mod wire;
 

@@ -74,6 +74,8 @@ pub mod flag {
     /// VIP once more, so that nothing is translated and both keys are the connection's own; the real server's address stands
     /// in `isn_shift`, its port is the VIP's.
     pub const DIRECT: u8 = 64;
+    /// And they are wrapped into packets to the real server (mode tunnel).
+    pub const TUNNEL: u8 = 128;
 }
 
 /// Where a session stands. Order: index of [`ServiceRow::timeouts`](crate::published::ServiceRow::timeouts).

@@ -108,6 +108,10 @@ impl Io for DpdkIo {
         self.rx.get(place).is_some_and(|mut packet| packet.set_len(len).is_ok())
     }
 
+    fn prepend(&mut self, place: usize, n: usize) -> bool {
+        self.rx.get(place).is_some_and(|mut packet| packet.prepend(n).is_ok())
+    }
+
     #[inline]
     fn send(&mut self, place: usize) -> bool {
         queue(&mut self.rx, place, &mut self.tx, &mut self.queued)

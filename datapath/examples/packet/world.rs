@@ -63,6 +63,7 @@ impl Case {
             server_ip: 0x0a80_0000 + server as u32,
             server_port: 8080,
             udp: self.udp,
+            tunnel: false,
             state: if self.udp { udp } else { tcp },
             client_hop: 0,
             client_hop_tag: 0,

@@ -33,6 +33,8 @@ pub struct New {
     pub server_port: u16,
     /// UDP, else TCP.
     pub udp: bool,
+    /// What the client sends is wrapped ([`flag::TUNNEL`]).
+    pub tunnel: bool,
     /// First state, not `Free`.
     pub state: State,
     /// Next hop towards the client, and its tag.
@@ -164,7 +166,8 @@ impl SessionTable {
             *count = count.wrapping_add(1);
         }
         let direct = if new.direct() { flag::DIRECT } else { 0 };
-        let (state, flags) = (new.state as u8, udp | counted | direct | flag::INDEXED);
+        let tunnel = if new.tunnel { flag::TUNNEL } else { 0 };
+        let (state, flags) = (new.state as u8, udp | counted | direct | tunnel | flag::INDEXED);
         let plan =
             Plan::create(record, places, tags, wheel, link, free, fresh, state, flags, new.server_id, service, counts);
         if !plan.run(slot) {

@@ -39,7 +39,7 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
         Mode::FullNat => mode::FULLNAT,
         Mode::Nat => mode::NAT,
         Mode::Dr => mode::DR,
-        other => return Err(not_yet("mode", other.to_string())),
+        Mode::Tunnel => mode::TUNNEL,
     };
     let scheduler = match service.scheduler {
         Scheduler::Rr => scheduler::RR,

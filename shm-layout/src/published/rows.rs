@@ -178,6 +178,8 @@ pub mod mode {
     pub const NAT: u8 = 1;
     /// Link addresses rewritten; the servers have the VIP and reply on their own.
     pub const DR: u8 = 2;
+    /// Wrapped into packets to the servers, which have the VIP and reply on their own.
+    pub const TUNNEL: u8 = 3;
 }
 
 /// Schedulers, [`ServiceRow::scheduler`].

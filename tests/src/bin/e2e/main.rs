@@ -65,6 +65,7 @@ const TESTS: &[Test] = &[
     test("modes::fullnat", 180, modes::fullnat),
     test("modes::nat", 180, modes::nat),
     test("modes::dr", 180, modes::dr),
+    test("modes::tunnel", 180, modes::tunnel),
     test("shapes::lbctl_json", 120, shapes::lbctl_json),
     test("shapes::exit_codes", 60, shapes::exit_codes),
     test("configuration::five_mistakes", 30, configuration::five_mistakes),

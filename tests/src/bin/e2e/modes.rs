@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tests::conf::{APPLIANCE, VIP};
+use tests::daemon::Daemon;
 use tests::error::ensure;
 use tests::load::LoadReport;
 use tests::netns::run;
@@ -28,26 +29,53 @@ pub fn fullnat(ctx: &mut Ctx) -> Result<()> {
 
 /// Servers have the VIP themselves, answer nobody's ARP for it, and reply past the appliance.
 pub fn dr(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = with_vip_at_servers(ctx, "dr")?;
+    rig.appliance.conf.laddrs.clear();
+    past_us(ctx, &mut rig)?;
+    rig.appliance.stop()
+}
+
+/// The same over a tunnel, whose far ends are small programs. The client's full segments do not fit into it: an upload gets
+/// on only because the client is told so.
+pub fn tunnel(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = with_vip_at_servers(ctx, "tunnel")?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scapy/ipip_server.py");
+    let mut ends = Vec::new();
+    for host in &rig.servers {
+        host.ns.sysctl(&["net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"])?;
+        let mut end = host.ns.command("/usr/bin/python3");
+        end.arg(&script).arg("lbtun0");
+        ends.push(Daemon::spawn(&format!("ipip-{}", host.name), &rig.folder, end, false)?);
+    }
+    past_us(ctx, &mut rig)?;
+    ends.iter_mut().try_for_each(Daemon::expect_alive)?;
+    rig.appliance.stop()
+}
+
+/// Services at the servers' own ports, whose address the servers have, too.
+fn with_vip_at_servers(ctx: &mut Ctx, mode: &'static str) -> Result<Rig> {
     let mut rig = ctx.bare_rig()?;
     rig.add_service("web", "tcp", HTTP_PORT, HTTP_PORT);
     rig.add_service("dns", "udp", DNS_PORT, DNS_PORT);
-    rig.appliance.conf.laddrs.clear();
-    rig.appliance.conf.services.iter_mut().for_each(|service| service.mode = "dr");
+    rig.appliance.conf.services.iter_mut().for_each(|service| service.mode = mode);
     let folder = rig.folder.clone();
     for host in &mut rig.servers {
         host.ns.sysctl(&["net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"])?;
         host.ns.ip(&[&format!("addr add {VIP}/32 dev lo")])?;
         host.start_dns_at(&folder, VIP)?;
     }
+    Ok(rig)
+}
+
+fn past_us(ctx: &Ctx, rig: &mut Rig) -> Result<()> {
     rig.start()?;
     let before = rig.lbctl()?.stats()?.sum;
-    transfers(ctx, &rig, HTTP_PORT, DNS_PORT)?;
+    transfers(ctx, rig, HTTP_PORT, DNS_PORT)?;
     let after = rig.lbctl()?.stats()?.sum;
     // 100 MiB came down in full segments, past us; what came by are acknowledgements, and 100 MiB up.
     let (came, full) = (after.rx - before.rx, (LONG / 1448) as u64);
     ensure(came > full && came < 2 * full + full / 2, || format!("{came} packets came by: the servers' replies too?"))?;
-    rig.appliance.expect_alive()?;
-    rig.appliance.stop()
+    rig.appliance.expect_alive()
 }
 
 /// Servers see the client's address and answer by way of the appliance.
