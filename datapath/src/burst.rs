@@ -81,14 +81,14 @@ impl SlotRunner {
             io.prefetch(place);
         }
         let station = self.station(origin);
-        for place in 0..count {
+        for (place, lane) in lanes[..count].iter_mut().enumerate() {
             let Some(frame) = io.frame(place) else { continue };
             bytes += frame.len() as u64;
             if let Some((state, hash)) =
                 self.plain_hash(frame, &station).or_else(|| self.any_hash(frame, place, origin))
             {
                 self.sessions.prefetch_bucket(hash);
-                lanes[place] = Lane { hash, record: NONE, state };
+                *lane = Lane { hash, record: NONE, state };
             }
         }
         self.counts.add(Flow::RxBytes, if origin == Origin::Port { bytes } else { 0 });
