@@ -104,8 +104,8 @@ impl SlotRunner {
             return self.forward_wrapped(io, place, packet, index);
         }
         let (hop_row, hop_tag) = match direction {
-            Direction::Client => (row.server_hop.load(Relaxed), row.server_hop_tag.load(Relaxed)),
-            Direction::Server => (row.client_hop.load(Relaxed), row.client_hop_tag.load(Relaxed)),
+            Direction::Client => (row.hop[1].load(Relaxed), row.hop_tag[1].load(Relaxed)),
+            Direction::Server => (row.hop[0].load(Relaxed), row.hop_tag[0].load(Relaxed)),
         };
         let rewrite = match direction {
             Direction::Client => Rewrite {
@@ -227,8 +227,8 @@ impl SlotRunner {
         };
         if next.row != 0 {
             let (hop, tag) = match direction {
-                Direction::Client => (&row.server_hop, &row.server_hop_tag),
-                Direction::Server => (&row.client_hop, &row.client_hop_tag),
+                Direction::Client => (&row.hop[1], &row.hop_tag[1]),
+                Direction::Server => (&row.hop[0], &row.hop_tag[0]),
             };
             hop.store(next.row, Relaxed);
             tag.store(next.hop.tag(), Relaxed);

@@ -42,6 +42,12 @@ pub trait Io {
     /// Moves `rx[place]` to the end of `tx`. `false`: `tx` is full (the frame stays).
     fn send(&mut self, place: usize) -> bool;
 
+    /// [`send`](Self::send) of `rx[from..to]`, in order. Returns the first place whose frame stays, `to` if none does.
+    #[inline]
+    fn send_all(&mut self, from: usize, to: usize) -> usize {
+        (from..to).find(|place| !self.send(*place)).unwrap_or(to)
+    }
+
     /// Frees `rx[place]`.
     fn discard(&mut self, place: usize);
 

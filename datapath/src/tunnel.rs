@@ -37,7 +37,7 @@ impl SlotRunner {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
-        let hop = self.shared.neighbours.hop(row.server_hop.load(Relaxed));
+        let hop = self.shared.neighbours.hop(row.hop[1].load(Relaxed));
         let Some(src) = self.tunnel_source(row, hop.port()) else { return self.refuse(io, place, DropReason::NoPort) };
         let dst = row.isn_shift.load(Relaxed); // The real server: see `flag::DIRECT`.
         // What pads the frame would lie within the outer packet's frame: cut off.
@@ -46,7 +46,7 @@ impl SlotRunner {
             return self.refuse(io, place, DropReason::NoBuffer);
         }
         let outer = V4 { total_len: packet.total_len.saturating_add(MORE), ..*packet };
-        let usable = hop.resolved() && hop.tag() == row.server_hop_tag.load(Relaxed);
+        let usable = hop.resolved() && hop.tag() == row.hop_tag[1].load(Relaxed);
         let hop = if usable { Some(hop) } else { self.find_hop(io, place, index, Direction::Client) };
         if let Some(hop) = hop {
             self.leave(io, place, hop, &outer);
@@ -69,7 +69,7 @@ impl SlotRunner {
     }
 
     fn mtu_towards_server(&self, row: &SessionRow) -> u32 {
-        let port = self.shared.neighbours.hop(row.server_hop.load(Relaxed)).port();
+        let port = self.shared.neighbours.hop(row.hop[1].load(Relaxed)).port();
         if port == self.port.number {
             return self.port.mtu;
         }

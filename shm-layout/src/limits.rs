@@ -41,7 +41,8 @@ pub const INDEX_LOAD_PERCENT: u64 = 85;
 
 /// How keys are packed and hashed; raised with every change, for a table filled by one way is empty to another. Odd: by
 /// the CPU's AES instructions.
-pub const INDEX_HASH: usize = 2 + cfg!(all(target_arch = "x86_64", target_feature = "aes")) as usize;
+pub const INDEX_HASH: usize =
+    2 + cfg!(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes")) as usize;
 
 /// Retired generations kept before `apply` waits for the slowest worker.
 pub const RETIRED_GENERATIONS: usize = 4;

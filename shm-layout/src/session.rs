@@ -34,14 +34,10 @@ pub struct SessionRow {
     pub state: AtomicU8,
     /// [`flag`] bits.
     pub flags: AtomicU8,
-    /// Next hop towards the client: row of the neighbour table.
-    pub client_hop: AtomicU16,
-    /// Next hop towards the server.
-    pub server_hop: AtomicU16,
-    /// Tag of the client's next-hop row when it was taken: a recycled row is noticed.
-    pub client_hop_tag: AtomicU8,
-    /// Tag of the server's next-hop row.
-    pub server_hop_tag: AtomicU8,
+    /// Next hop towards the client, towards the server: rows of the neighbour table.
+    pub hop: [AtomicU16; 2],
+    /// Tags of these rows when they were taken: a recycled row is noticed.
+    pub hop_tag: [AtomicU8; 2],
     /// Real server id.
     pub server_id: AtomicU32,
     /// Next record in the same wheel bucket or in the free list.
@@ -57,7 +53,7 @@ pub struct SessionRow {
 }
 row!(SessionRow, size 64, align 64,
     client_ip @ 0, vip @ 4, client_port @ 8, vip_port @ 10, local_ip @ 12, server_ip @ 16, local_port @ 20,
-    server_port @ 22, last_seen @ 24, state @ 28, flags @ 29, client_hop @ 30, server_hop @ 32, client_hop_tag @ 34,
+    server_port @ 22, last_seen @ 24, state @ 28, flags @ 29, hop @ 30, hop_tag @ 34,
     server_id @ 36, link @ 40, isn_shift @ 44, end @ 48, ack @ 56);
 
 /// Bits of [`SessionRow::flags`].

@@ -12,6 +12,7 @@ use shm_layout::neighbours::{Neighbours, ip4};
 use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
 use shm_layout::published::{Published, PublishedGeometry, protocol};
 use shm_layout::secrets::Secrets;
+use shm_layout::segment::Mapping;
 use shm_layout::session::State;
 use shm_layout::slot::{Slot, SlotGeometry};
 
@@ -83,8 +84,9 @@ impl Case {
 
 /// Tables and runner with all sessions in place.
 pub fn make(case: Case) -> (Slot, SlotRunner) {
-    let published = Published::anonymous(PublishedGeometry { services: 8, servers: case.servers.max(64) }).unwrap();
-    let neighbours = Neighbours::anonymous(64).unwrap();
+    let geometry = PublishedGeometry { services: 8, servers: case.servers.max(64) };
+    let published = Published::format(&memory(Published::bytes(geometry)), geometry).unwrap();
+    let neighbours = Neighbours::format(&memory(Neighbours::bytes(64)), 64).unwrap();
     let geometry = SlotGeometry {
         slot: 0,
         slots: 1,
@@ -171,4 +173,9 @@ fn known_secrets() -> Secrets {
         to.store(word, Relaxed);
     }
     secrets
+}
+
+/// On hugepages, as the tables' files are.
+fn memory(bytes: u64) -> Arc<Mapping> {
+    Mapping::anonymous(bytes, true).or_else(|_| Mapping::anonymous(bytes, false)).unwrap()
 }

@@ -37,7 +37,8 @@ impl Schedulers {
         cache.refreshed_ms = now_ms;
         let refresh = if paused { REFRESHED_AFTER_PAUSE } else { REFRESHED };
         for _ in 0..refresh.min(len) {
-            cache.refreshed = (cache.refreshed + 1) % len;
+            let next = cache.refreshed + 1;
+            cache.refreshed = if next < len { next } else { 0 };
             let place = *self.by_member.get(first + cache.refreshed as usize)?;
             let id = members.get(place as usize)?.id.load(Relaxed) as usize;
             let others = shared.slots.iter().enumerate().filter(|(slot, _)| *slot != self.slot);
@@ -46,12 +47,12 @@ impl Schedulers {
                 others.map(|(_, slot)| count(slot)).fold(0, u32::saturating_add);
         }
         let cursor = cache.cursor;
-        cache.cursor = cursor.wrapping_add(1) % len;
+        cache.cursor = if cursor + 1 < len { cursor + 1 } else { 0 };
         let own = &shared.slots.get(self.slot)?.servers;
         let mut best: Option<(u32, u32)> = None;
         for step in 0..len.min(COMPARED) {
             // A moving start breaks ties evenly.
-            let at = if len <= COMPARED { cursor.wrapping_add(step) % len } else { self.random() % len };
+            let at = if len <= COMPARED { cursor.wrapping_add(step) % len } else { scaled(self.random(), len) };
             let place = *self.by_member.get(first + at as usize)?;
             let member = members.get(place as usize)?;
             let here = own.get(member.id.load(Relaxed) as usize).map_or(0, |c| c.active.load(Relaxed));
@@ -62,4 +63,9 @@ impl Schedulers {
         }
         best.map(|(_, place)| place)
     }
+}
+
+/// A random number, scaled to `0..n`: without a division.
+fn scaled(random: u32, n: u32) -> u32 {
+    u32::try_from(u64::from(random) * u64::from(n) >> 32).unwrap_or(0)
 }

@@ -315,10 +315,10 @@ impl New {
         row.local_port.put(self.local_port);
         row.server_port.put(self.server_port);
         row.last_seen.put(wrapped(self.now_ms));
-        row.client_hop.put(self.client_hop);
-        row.server_hop.put(self.server_hop);
-        row.client_hop_tag.put(self.client_hop_tag);
-        row.server_hop_tag.put(self.server_hop_tag);
+        row.hop[0].put(self.client_hop);
+        row.hop[1].put(self.server_hop);
+        row.hop_tag[0].put(self.client_hop_tag);
+        row.hop_tag[1].put(self.server_hop_tag);
         row.server_id.put(self.server_id);
         row.isn_shift.put(self.isn_shift);
         for side in 0..2 {
