@@ -87,7 +87,10 @@ const DRIVERS: [&str; 38] = [
     "net_txgbe",
 ];
 
-/// What those need of the system.
+/// The libraries called by us: all that is linked with feature `shared`, where drivers are plugins that EAL opens itself.
+const CALLED: [&str; 5] = ["eal", "ethdev", "mbuf", "mempool", "ring"];
+
+/// What the drivers need of the system.
 const SYSTEM: [&str; 10] = ["bsd", "numa", "pcap", "xdp", "bpf", "ibverbs", "mlx4", "mlx5", "z", "m"];
 
 const FUNCTIONS: [&str; 35] = [
@@ -207,6 +210,12 @@ fn main() {
 
     for flag in pkg_config("--libs-only-L") {
         println!("cargo:rustc-link-search=native={}", flag.trim_start_matches("-L"));
+    }
+    if std::env::var_os("CARGO_FEATURE_SHARED").is_some() {
+        for lib in CALLED {
+            println!("cargo:rustc-link-lib=dylib=rte_{lib}");
+        }
+        return;
     }
     // Whole, and resolved among each other whatever their order: each may call any other.
     for lib in LIBS.iter().chain(&DRIVERS) {

@@ -1,5 +1,9 @@
 //! The keyed hash of the session index: nobody outside can choose tuples that collide.
 
+use crate::vector::Bytes16;
+#[cfg(not(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes")))]
+use crate::vector::Order;
+
 /// 256 secret bits. Shape: 32 bytes; made once per boot, shared by all processes.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,28 +49,34 @@ impl HashKey {
 #[inline(always)]
 #[must_use]
 pub fn keyed_hash(a: u64, b: u64, key: &HashKey) -> u64 {
-    #[cfg(all(target_arch = "x86_64", target_feature = "aes"))]
+    keyed_hash16(Bytes16::of_words(b, a), key)
+}
+
+/// [`keyed_hash`] of `b` (the first 8 bytes, the first lowest) and `a` (the others).
+#[inline(always)]
+#[must_use]
+pub fn keyed_hash16(words: Bytes16, key: &HashKey) -> u64 {
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes"))]
     {
-        aes4(a, b, key)
+        aes4(words, key)
     }
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "aes")))]
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes")))]
     {
+        const LAST: Order = Order([8, 9, 10, 11, 12, 13, 14, 15, 0, 0, 0, 0, 0, 0, 0, 0]);
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| key.0[at + i]));
-        siphash13(a, b, [word(0), word(8)])
+        siphash13(words.ordered(&LAST).first64(), words.first64(), [word(0), word(8)])
     }
 }
 
-#[cfg(all(target_arch = "x86_64", target_feature = "aes"))]
+#[cfg(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes"))]
 #[inline(always)]
-fn aes4(a: u64, b: u64, key: &HashKey) -> u64 {
-    use core::arch::x86_64::{
-        __m128i, _mm_aesenc_si128, _mm_cvtsi128_si64, _mm_load_si128, _mm_set_epi64x, _mm_xor_si128,
-    };
+fn aes4(words: Bytes16, key: &HashKey) -> u64 {
+    use core::arch::x86_64::{__m128i, _mm_aesenc_si128, _mm_cvtsi128_si64, _mm_load_si128, _mm_xor_si128};
     let halves: *const __m128i = key.0.as_ptr().cast();
     // SAFETY: the key is 32 bytes, aligned to 16; the build has AES (cfg above) and `cpu_check` saw it on this CPU.
     let mixed = unsafe {
         let (k, l) = (_mm_load_si128(halves), _mm_load_si128(halves.add(1)));
-        let x = _mm_xor_si128(_mm_set_epi64x(a.cast_signed(), b.cast_signed()), k);
+        let x = _mm_xor_si128(words.register(), k);
         let x = _mm_aesenc_si128(_mm_aesenc_si128(x, l), k);
         _mm_cvtsi128_si64(_mm_aesenc_si128(_mm_aesenc_si128(x, l), k))
     };

@@ -5,11 +5,13 @@
 
 mod hash;
 mod load;
+mod vector;
 
 use std::sync::atomic::AtomicU16;
 
-pub use hash::{HashKey, keyed_hash, siphash13};
+pub use hash::{HashKey, keyed_hash, keyed_hash16, siphash13};
 pub use load::{load32, load64};
+pub use vector::{Bytes16, Order};
 
 /// Tags in one bucket of the session index.
 pub const TAGS: usize = 10;
@@ -66,12 +68,18 @@ pub fn prefetch_write<T: ?Sized>(target: &T) {
     let _ = target;
 }
 
-/// Asks for the cache line of `slice[index]`; does nothing when there is no such element.
+/// Asks for the cache line of `slice[index]`. Any index will do: nothing is read, and an address that is no element's is
+/// not even looked at by more than a prefetch, which faults nowhere.
 #[inline(always)]
 pub fn prefetch_at<T>(slice: &[T], index: usize) {
-    if let Some(target) = slice.get(index) {
-        prefetch_read(target);
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and faults on no address; it is calculated, not followed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(slice.as_ptr().wrapping_add(index).cast()) };
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (slice, index);
 }
 
 /// Which of the tags equal `tag`: bit *i* for `tags[i]`.

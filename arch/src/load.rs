@@ -44,8 +44,8 @@ pub fn load32<const AT: usize, T>(row: &T) -> u32 {
     u32::from_le_bytes(bytes::<AT, 4, T>(row))
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn bytes<const AT: usize, const N: usize, T>(row: &T) -> [u8; N] {
+#[cfg(not(all(target_arch = "x86_64", target_feature = "avx")))]
+pub(crate) fn bytes<const AT: usize, const N: usize, T>(row: &T) -> [u8; N] {
     let start = std::ptr::from_ref(row).cast::<u8>();
     // SAFETY: inside `row` (the callers assert it); volatile, so each byte is read once.
     std::array::from_fn(|i| unsafe { start.add(AT + i).read_volatile() })

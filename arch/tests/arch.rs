@@ -5,8 +5,8 @@ use std::hash::Hasher;
 use std::sync::atomic::AtomicU16;
 
 use arch::{
-    HashKey, TAGS, differ, keyed_hash, load32, load64, match_tags, match_tags_shared, opaque, prefetch_at,
-    prefetch_read, prefetch_write, siphash13,
+    Bytes16, HashKey, Order, TAGS, differ, keyed_hash, keyed_hash16, load32, load64, match_tags, match_tags_shared,
+    opaque, prefetch_at, prefetch_read, prefetch_write, siphash13,
 };
 
 /// Key bytes with no structure, fixed so that a failure repeats.
@@ -33,6 +33,41 @@ fn tags_match_as_in_a_plain_loop() {
             assert_eq!(match_tags(&tags, tag), plain, "{tags:x?} {tag:x}");
             assert_eq!(match_tags_shared(&tags.map(AtomicU16::new), tag), plain, "{tags:x?} {tag:x}");
         }
+    }
+}
+
+#[test]
+fn sixteen_bytes_as_in_plain_loops() {
+    /// A line whose 12th byte is where a row's second tuple begins.
+    #[repr(C, align(64))]
+    struct Line([u8; 64]);
+    let mut next = random(4);
+    for _ in 0..100_000 {
+        // Few values, so that words are the same now and then.
+        let mut bytes = || -> [u8; 16] { std::array::from_fn(|i| if i % 4 == 0 { (next() % 3) as u8 } else { 7 }) };
+        let (one, two) = (bytes(), bytes());
+        let order = Order(std::array::from_fn(|_| match next() % 20 {
+            from @ 0..16 => from as u8,
+            _ => Order::ZERO,
+        }));
+        let halves = |of: &[u8; 16]| (u64::from_le_bytes(of[..8].try_into().unwrap()), of[8..12].try_into().unwrap());
+        let same = |is: Bytes16, expected: &[u8; 16]| {
+            let (first, third) = halves(expected);
+            assert_eq!((is.first64(), is.third32()), (first, u32::from_le_bytes(third)), "{expected:x?}");
+            assert_eq!(is.same_words(Bytes16::of(expected)), 15);
+        };
+        let ordered: [u8; 16] = std::array::from_fn(|i| one.get(usize::from(order.0[i])).copied().unwrap_or(0));
+        same(Bytes16::of(&one).ordered(&order), &ordered);
+        let equal = |word: &usize| one[4 * word..][..4] == two[4 * word..][..4];
+        let plain = (0..4).filter(equal).fold(0, |mask, word| mask | 1 << word);
+        assert_eq!(Bytes16::of(&one).same_words(Bytes16::of(&two)), plain, "{one:x?} {two:x?}");
+        same(Bytes16::of(&one).or(Bytes16::of(&two), 0), &one);
+        same(Bytes16::of(&one).or(Bytes16::of(&two), 1), &two);
+        let (low, high) = (halves(&one).0, u64::from_le_bytes(one[8..].try_into().unwrap()));
+        same(Bytes16::of_words(low, high), &one);
+        assert_eq!(keyed_hash16(Bytes16::of(&one), &key(9)), keyed_hash(high, low, &key(9)));
+        let line = Line(std::array::from_fn(|i| if i < 12 { 0xee } else { one.get(i - 12).copied().unwrap_or(0xdd) }));
+        same(Bytes16::of_row::<12, _>(&line), &one);
     }
 }
 

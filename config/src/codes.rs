@@ -53,5 +53,3 @@ pub const IDLE_ZONE: &str = "LB-W002";
 pub const NO_NEXT_HOP: &str = "LB-W003";
 /// A service whose servers are not checked, without saying so.
 pub const UNCHECKED: &str = "LB-W004";
-/// A key that is valid and that this version does nothing with.
-pub const UNUSED: &str = "LB-W005";

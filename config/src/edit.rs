@@ -1,12 +1,12 @@
 //! Changes to a configuration that come from a command instead of a file, under the same rules.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
-use crate::check::check;
+use crate::check::{Size, check_sized};
 use crate::codes;
 use crate::diag::{Diagnostic, Level, Report};
 use crate::facts::Facts;
@@ -39,100 +39,220 @@ pub enum Edit {
     RsDel { service: String, rs: SocketAddr },
 }
 
-impl Config {
-    /// The configuration after an edit, with warnings about what it touched. `self` is unchanged.
+/// Services as an edit finds them, wherever they are kept: only what it touches, and what that can collide with, is
+/// looked at closely. Places are those of the configuration, from 0.
+pub trait Services {
+    /// Number of services.
+    fn count(&self) -> usize;
+    /// Number of real servers of all services.
+    fn servers(&self) -> usize;
+    /// Names, in the order of places.
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
+    /// A copy of the service at a place, with its servers.
+    fn service(&self, place: usize) -> Service;
+    /// Places, ascending, of all that share an address with `service`: see [`Shares`].
+    fn sharing(&self, service: &Service) -> Vec<usize>;
+}
+
+impl Services for [Service] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+    fn servers(&self) -> usize {
+        self.iter().map(|s| s.rs.len()).sum()
+    }
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.iter().map(|s| s.name.as_str()))
+    }
+    fn service(&self, place: usize) -> Service {
+        self[place].clone()
+    }
+    fn sharing(&self, service: &Service) -> Vec<usize> {
+        let shares = Shares::of(service);
+        let of = |s: &Service| shares.with(s.vip, s.rs.iter().map(|rs| rs.address.ip()));
+        self.iter().enumerate().filter(|(_, s)| of(s)).map(|(place, _)| place).collect()
+    }
+}
+
+/// The addresses by which others can collide with a service: by its VIP with its port, by having its VIP's address as a
+/// server, or one of its servers' as their VIP.
+#[derive(Debug)]
+pub struct Shares {
+    vip: SocketAddr,
+    /// Sorted.
+    servers: Vec<IpAddr>,
+}
+
+impl Shares {
+    /// Of `service`.
+    #[must_use]
+    pub fn of(service: &Service) -> Self {
+        let mut servers: Vec<IpAddr> = service.rs.iter().map(|rs| rs.address.ip()).collect();
+        servers.sort_unstable();
+        Self { vip: service.vip, servers }
+    }
+
+    /// Does a service of this VIP and these servers share one?
+    pub fn with(&self, vip: SocketAddr, mut servers: impl Iterator<Item = IpAddr>) -> bool {
+        vip == self.vip || self.servers.binary_search(&vip.ip()).is_ok() || servers.any(|ip| ip == self.vip.ip())
+    }
+}
+
+/// What an edit comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// A new service, behind the others.
+    Added(Service),
+    /// The service at a place, as it is now.
+    Changed(usize, Service),
+    /// The service at a place is gone.
+    Removed(usize),
+}
+
+impl Edit {
+    /// What the edit comes to among `services`, checked by the rules of a whole configuration, with warnings about what
+    /// it touches. `skeleton`: everything but services. What was accepted before and has nothing to do with the edit is
+    /// not checked again, so that an edit costs the same among ten services and among ten thousand.
     ///
     /// # Errors
     /// Everything that would be wrong then; [`codes::NOT_FOUND`] when there is no such service or server.
-    pub fn edited(&self, edit: &Edit, facts: &dyn Facts) -> Result<(Self, Report), Report> {
-        let mut config = self.clone();
+    pub fn judge(
+        &self,
+        skeleton: &Config,
+        services: &(impl Services + ?Sized),
+        facts: &dyn Facts,
+    ) -> Result<(Touched, Report), Report> {
         let mut found = Vec::new();
-        let touched = config.change(edit, &mut found).map_err(Report::from_diagnostics)?;
-        let inside = format!("service[{touched}]");
-        let known = |s: &Service| s.rs.iter().map(|rs| rs.address.ip()).collect::<Vec<_>>();
-        let new = config.services.get(touched).map(known).unwrap_or_default().into_iter().collect();
-        found.extend(check(&config, &Touched { facts, new }, &std::collections::BTreeSet::new()));
+        let touched = self.touch(services, &mut found).map_err(Report::from_diagnostics)?;
+        let (place, service, more) = match &touched {
+            Touched::Added(service) => (services.count(), service, 1),
+            Touched::Changed(place, service) => (*place, service, 0),
+            // Where there is less, nothing can be wrong that was not.
+            Touched::Removed(_) => return Ok((touched, Report::from_diagnostics(found))),
+        };
+        let before = if more == 1 { 0 } else { services.service(place).rs.len() };
+        let size = Size { services: services.count() + more, servers: services.servers() + service.rs.len() - before };
+        // It, and whom it can collide with; in their order, so that the same one of two is told.
+        let mut places = services.sharing(service);
+        places.extend(services.names().position(|name| name == service.name.as_str()));
+        places.push(place);
+        places.sort_unstable();
+        places.dedup();
+        let of = |p: &usize| if *p == place { service.clone() } else { services.service(*p) };
+        let part = Config { services: places.iter().map(of).collect(), ..skeleton.clone() };
+        let new = service.rs.iter().map(|rs| rs.address.ip()).collect();
+        let machine = Touch { facts, new };
+        found.extend(check_sized(&part, size, &machine, &BTreeSet::new()).into_iter().map(|d| moved(d, &places)));
+        let inside = format!("service[{place}]");
         found.retain(|d| d.level == Level::Error || d.path.starts_with(&inside));
         let report = Report::from_diagnostics(found);
-        if report.errors() > 0 { Err(report) } else { Ok((config, report)) }
+        if report.errors() > 0 { Err(report) } else { Ok((touched, report)) }
     }
 
-    /// Makes the change; the index of the service that was touched.
-    fn change(&mut self, edit: &Edit, found: &mut Vec<Diagnostic>) -> Result<usize, Vec<Diagnostic>> {
-        match edit {
-            Edit::ServiceAdd { service: name, keys } => {
-                let index = self.services.len();
+    /// Makes the change.
+    fn touch(
+        &self,
+        services: &(impl Services + ?Sized),
+        found: &mut Vec<Diagnostic>,
+    ) -> Result<Touched, Vec<Diagnostic>> {
+        match self {
+            Self::ServiceAdd { service: name, keys } => {
                 let base = vec![("name", quoted(name))];
-                let added = read(&format!("service[{index}]"), base, keys, found, service)?;
-                self.services.push(added);
-                Ok(index)
+                read(&format!("service[{}]", services.count()), base, keys, found, service).map(Touched::Added)
             }
-            Edit::ServiceSet { service: name, keys } => {
-                let index = self.find_service(name)?;
-                let path = format!("service[{index}]");
+            Self::ServiceSet { service: name, keys } => {
+                let place = find_service(services, name)?;
+                let path = format!("service[{place}]");
                 if keys.iter().any(|(key, value)| key == "name" && value != name) {
                     let error = Diagnostic::new(codes::CONFLICT, format!("{path}.name"), "a service keeps its name");
                     return Err(vec![error.hint("add one with the new name, then del this one")]);
                 }
-                let old = &mut self.services[index];
-                let mut new = read(&path, keys::service(old), keys, found, service)?;
-                new.rs = std::mem::take(&mut old.rs);
-                *old = new;
-                Ok(index)
+                let old = services.service(place);
+                let new = read(&path, keys::service(&old), keys, found, service)?;
+                Ok(Touched::Changed(place, Service { rs: old.rs, ..new }))
             }
-            Edit::ServiceDel { service: name } => {
-                let index = self.find_service(name)?;
-                self.services.remove(index);
-                Ok(usize::MAX)
-            }
-            Edit::RsAdd { service: name, rs, keys } => {
-                let index = self.find_service(name)?;
-                let path = format!("service[{index}].rs[{}]", self.services[index].rs.len());
+            Self::ServiceDel { service: name } => find_service(services, name).map(Touched::Removed),
+            Self::RsAdd { service: name, rs, keys } => {
+                let place = find_service(services, name)?;
+                let mut service = services.service(place);
+                let path = format!("service[{place}].rs[{}]", service.rs.len());
                 let base = keys::real_server(&RealServer::new(*rs));
-                let added = read(&path, base, keys, found, real_server)?;
-                self.services[index].rs.push(added);
-                Ok(index)
+                service.rs.push(read(&path, base, keys, found, real_server)?);
+                Ok(Touched::Changed(place, service))
             }
-            Edit::RsSet { service: name, rs, keys } => {
-                let index = self.find_service(name)?;
-                let server = self.find_rs(index, *rs)?;
-                let path = format!("service[{index}].rs[{server}]");
-                let old = &mut self.services[index].rs[server];
-                *old = read(&path, keys::real_server(old), keys, found, real_server)?;
-                Ok(index)
+            Self::RsSet { service: name, rs, keys } => {
+                let place = find_service(services, name)?;
+                let mut service = services.service(place);
+                let server = find_rs(&service, *rs)?;
+                let path = format!("service[{place}].rs[{server}]");
+                let base = keys::real_server(&service.rs[server]);
+                service.rs[server] = read(&path, base, keys, found, real_server)?;
+                Ok(Touched::Changed(place, service))
             }
-            Edit::RsDel { service: name, rs } => {
-                let index = self.find_service(name)?;
-                let server = self.find_rs(index, *rs)?;
-                self.services[index].rs.remove(server);
-                Ok(index)
+            Self::RsDel { service: name, rs } => {
+                let place = find_service(services, name)?;
+                let mut service = services.service(place);
+                let server = find_rs(&service, *rs)?;
+                service.rs.remove(server);
+                Ok(Touched::Changed(place, service))
             }
         }
     }
+}
 
-    fn find_service(&self, name: &str) -> Result<usize, Vec<Diagnostic>> {
-        self.services.iter().position(|s| s.name.as_str() == name).ok_or_else(|| {
-            let error = Diagnostic::new(codes::NOT_FOUND, "", format!("no service \"{name}\""));
-            vec![match nearest(name, self.services.iter().map(|s| s.name.as_str())) {
-                Some(word) => error.hint(format!("did you mean \"{word}\"?")),
-                None => error.hint("see lbctl service list"),
-            }]
-        })
+impl Config {
+    /// The configuration after an edit, with warnings about what it touched. `self` is unchanged.
+    ///
+    /// # Errors
+    /// As [`Edit::judge`].
+    pub fn edited(&self, edit: &Edit, facts: &dyn Facts) -> Result<(Self, Report), Report> {
+        let mut config = self.clone();
+        let services = std::mem::take(&mut config.services);
+        let (touched, report) = edit.judge(&config, services.as_slice(), facts)?;
+        config.services = services;
+        match touched {
+            Touched::Added(service) => config.services.push(service),
+            Touched::Changed(place, service) => config.services[place] = service,
+            Touched::Removed(place) => drop(config.services.remove(place)),
+        }
+        Ok((config, report))
     }
+}
 
-    fn find_rs(&self, service: usize, rs: SocketAddr) -> Result<usize, Vec<Diagnostic>> {
-        let service = &self.services[service];
-        service.rs.iter().position(|r| r.address == rs).ok_or_else(|| {
-            let known: Vec<String> = service.rs.iter().take(8).map(|r| r.address.to_string()).collect();
-            let error =
-                Diagnostic::new(codes::NOT_FOUND, "", format!("no server {rs} in service \"{}\"", service.name));
-            vec![error.hint(if known.is_empty() {
-                "it has none".into()
-            } else {
-                format!("it has {}", known.join(", "))
-            })]
-        })
+fn find_service(services: &(impl Services + ?Sized), name: &str) -> Result<usize, Vec<Diagnostic>> {
+    services.names().position(|known| known == name).ok_or_else(|| {
+        let error = Diagnostic::new(codes::NOT_FOUND, "", format!("no service \"{name}\""));
+        vec![match nearest(name, services.names()) {
+            Some(word) => error.hint(format!("did you mean \"{word}\"?")),
+            None => error.hint("see lbctl service list"),
+        }]
+    })
+}
+
+fn find_rs(service: &Service, rs: SocketAddr) -> Result<usize, Vec<Diagnostic>> {
+    service.rs.iter().position(|r| r.address == rs).ok_or_else(|| {
+        let known: Vec<String> = service.rs.iter().take(8).map(|r| r.address.to_string()).collect();
+        let error = Diagnostic::new(codes::NOT_FOUND, "", format!("no server {rs} in service \"{}\"", service.name));
+        vec![error.hint(if known.is_empty() { "it has none".into() } else { format!("it has {}", known.join(", ")) })]
+    })
+}
+
+/// What is said of the n-th service of a part, said of the one at the n-th of `places` of the whole.
+fn moved(mut diagnostic: Diagnostic, places: &[usize]) -> Diagnostic {
+    let move_to = |path: &mut String| {
+        let place = path.strip_prefix("service[").and_then(|rest| rest.split_once(']')).and_then(|(number, rest)| {
+            let place = places.get(number.parse::<usize>().ok()?)?;
+            Some(format!("service[{place}]{rest}"))
+        });
+        if let Some(place) = place {
+            *path = place;
+        }
+    };
+    move_to(&mut diagnostic.path);
+    if let Some(related) = &mut diagnostic.related {
+        move_to(&mut related.path);
     }
+    diagnostic
 }
 
 /// `base` overridden by `words`, read by the same reader as the file's table. Errors end it; warnings go to `found`.
@@ -171,12 +291,12 @@ fn read<T>(
 
 /// The machine as an edit asks about it: only routes to the touched service's servers matter; CPUs are as they run, and
 /// a route that vanished elsewhere must not hold up the change.
-struct Touched<'a> {
+struct Touch<'a> {
     facts: &'a dyn Facts,
     new: HashSet<IpAddr>,
 }
 
-impl Facts for Touched<'_> {
+impl Facts for Touch<'_> {
     fn cpu_online(&self, _: u16) -> bool {
         true
     }

@@ -29,12 +29,11 @@ pub use check::validate;
 pub use derived::{HUGE_PAGE, HugepagesNeeded, SlotHome, TableSizes, fnv128, hugepages_needed};
 pub use diag::{Diagnostic, Level, Related, Report};
 pub use diff::{Change, diff};
-pub use edit::{Edit, Words};
+pub use edit::{Edit, Services, Shares, Touched, Words};
 pub use export::export;
 pub use facts::{AllFacts, Facts, SystemFacts};
 pub use load::{Loaded, digest, load, load_node, load_text};
 pub use model::{Config, Health, Healthcheck, Laddr, Limits, Node, Port, Primary, RealServer, Service, Timeouts, Zone};
-pub use release::not_used;
 pub use text::{ValueError, nearest};
 pub use values::{
     Admin, Cidr, ClientAddress, Device, HealthKind, IfName, Mac, Millis, Mode, Name, OnPrimaryDeath, Panic, PciAddress,

@@ -5,16 +5,13 @@ use std::net::IpAddr;
 use crate::codes;
 use crate::diag::Diagnostic;
 use crate::model::{Config, Service};
-use crate::values::{ClientAddress, HealthKind, Mode};
+use crate::values::{ClientAddress, HealthKind, Tunnel};
 
-const MODES: &[Mode] = &[Mode::FullNat];
 const CHECKS: &[HealthKind] = &[HealthKind::Tcp, HealthKind::Http, HealthKind::None];
 const CLIENT_ADDRESS: &[ClientAddress] = &[ClientAddress::None];
 const IPV6: bool = false;
-const VLAN: bool = false;
 const SYN_PROXY: bool = false;
 const PIPELINE: bool = false;
-const KERNEL: bool = false;
 
 /// Every use of something that is not there yet.
 pub(crate) fn not_yet(config: &Config) -> Vec<Diagnostic> {
@@ -25,11 +22,6 @@ pub(crate) fn not_yet(config: &Config) -> Vec<Diagnostic> {
     };
     if !PIPELINE && !config.primary.io_cpus.is_empty() {
         say("primary.io_cpus".into(), "pipeline mode".into(), "leave io_cpus empty".into());
-    }
-    for (i, port) in config.ports.iter().enumerate() {
-        if !VLAN && port.vlan != 0 {
-            say(format!("port[{i}].vlan"), format!("VLAN tag {}", port.vlan), "write vlan = 0".into());
-        }
     }
     for (i, s) in config.services.iter().enumerate() {
         service(i, s, &mut say);
@@ -45,25 +37,11 @@ pub(crate) fn not_yet(config: &Config) -> Vec<Diagnostic> {
     found
 }
 
-/// What is valid and does nothing in this version: said, not refused.
-#[must_use]
-pub fn not_used(config: &Config) -> Vec<Diagnostic> {
-    let ports = config.ports.iter().enumerate();
-    let named = ports.filter_map(|(i, port)| Some((i, port, port.kernel.as_ref()?)));
-    let kernel = named.filter(|_| !KERNEL).map(|(i, port, kernel)| {
-        let message = format!("kernel interface \"{kernel}\" of port \"{}\" is not used by this version", port.name);
-        Diagnostic::new(codes::UNUSED, format!("port[{i}].kernel"), message)
-            .hint("packets for the appliance itself are dropped as no_kernel_interface; manage it by another interface")
-    });
-    kernel.collect()
-}
-
 fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) {
     let path = |key: &str| format!("service[{i}].{key}");
     let only = |words: Vec<&str>| format!("there is {}", words.join(", "));
-    if !MODES.contains(&s.mode) {
-        let words = MODES.iter().map(|m| m.as_str()).collect();
-        say(path("mode"), format!("mode \"{}\"", s.mode), only(words));
+    if s.tunnel.is_some_and(|kind| kind != Tunnel::Ipip) {
+        say(path("tunnel"), "tunnel \"gue\"".into(), "there is ipip".into());
     }
     if !CHECKS.contains(&s.health.kind) {
         let words = CHECKS.iter().map(|m| m.as_str()).collect();

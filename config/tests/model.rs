@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use config::{
-    AllFacts, Change, Config, Edit, HealthKind, Millis, Timeouts, codes, diff, export, hugepages_needed, load_text,
+    AllFacts, Change, Config, Diagnostic, Edit, HealthKind, Level, Millis, RealServer, Report, Timeouts, codes, diff,
+    export, hugepages_needed, load_text, validate,
 };
 
 const SMALL: &str = r#"
@@ -213,7 +214,7 @@ fn edits_follow_the_rules_of_the_file() {
     assert_eq!(code(&c, add(&[("vip", "10.0.0.100:80")])), [codes::DUPLICATE_VIP]);
     assert_eq!(code(&c, add(&[("vip", "10.0.0.100:82"), ("shceduler", "rr")])), [codes::UNKNOWN_KEY]);
     assert_eq!(code(&c, add(&[("vip", "10.0.0.100:82"), ("a b", "rr")])), [codes::UNKNOWN_KEY]);
-    assert_eq!(code(&c, add(&[("vip", "10.0.0.100:82"), ("mode", "dr")])), [codes::NOT_YET]);
+    assert_eq!(code(&c, add(&[("vip", "10.0.0.100:82"), ("client_address", "toa")])), [codes::NOT_YET]);
     assert_eq!(code(&with, rs_add), [codes::DUPLICATE_RS]);
     assert_eq!(code(&c, Edit::ServiceDel { service: "wbe".into() }), [codes::NOT_FOUND]);
     assert_eq!(code(&c, Edit::RsDel { service: "web".into(), rs }), [codes::NOT_FOUND]);
@@ -222,6 +223,85 @@ fn edits_follow_the_rules_of_the_file() {
     let heavy =
         Edit::RsSet { service: "web".into(), rs: c.services[0].rs[0].address, keys: words(&[("weight", "70000")]) };
     assert_eq!(code(&c, heavy), [codes::OUT_OF_RANGE]);
+}
+
+/// An edit is judged among those services alone that it can collide with. Whatever it collides with, the answer must be
+/// the one that the whole configuration gets.
+#[test]
+fn a_part_is_judged_as_the_whole() {
+    let mut text = SMALL.replace("[[laddr]]", "[limits]\nservices = 8\nreal_servers = 12\n[[laddr]]");
+    for i in 0..6 {
+        text += &format!("[[service]]\nname = \"s{i}\"\nvip = \"10.0.0.{}:80\"\nprotocol = \"tcp\"\n", 101 + i);
+        text += &format!("health = {{ type = \"none\" }}\n[[service.rs]]\naddress = \"10.0.0.{}:80\"\n", 41 + i);
+    }
+    let c = config(&text);
+    let mut refused = 0;
+    // Free addresses, VIPs, servers, the port's own, its gateway, a local address, none.
+    let addresses = ["10.0.0.120", "10.0.0.103", "10.0.0.43", "10.0.0.2", "10.0.0.1", "10.0.0.128", "0.0.0.0"];
+    for address in addresses {
+        for name in ["s2", "s5", "new"] {
+            let at = |port: u16| format!("{address}:{port}").parse().unwrap();
+            let mut edits = Vec::new();
+            for (vip, protocol) in [(at(80), "tcp"), (at(81), "tcp"), (at(80), "udp")] {
+                let keys = words(&[("vip", &format!("{vip}")), ("protocol", protocol), ("health.type", "none")]);
+                let mut whole = c.clone();
+                if let Some(service) = whole.services.iter_mut().find(|s| s.name.as_str() == name) {
+                    (service.vip, service.protocol) = (vip, protocol.parse().unwrap());
+                    edits.push((Edit::ServiceSet { service: name.into(), keys: keys.clone() }, whole));
+                } else {
+                    let mut service = c.services[6].clone();
+                    (service.name, service.vip, service.rs) = (name.parse().unwrap(), vip, Vec::new());
+                    service.protocol = protocol.parse().unwrap();
+                    whole.services.push(service);
+                    edits.push((Edit::ServiceAdd { service: name.into(), keys }, whole));
+                }
+            }
+            let mut whole = c.clone();
+            if let Some(service) = whole.services.iter_mut().find(|s| s.name.as_str() == name) {
+                service.rs.push(RealServer::new(at(80)));
+                edits.push((Edit::RsAdd { service: name.into(), rs: at(80), keys: Vec::new() }, whole));
+            }
+            for (edit, whole) in edits {
+                let mut expected: Vec<Diagnostic> = validate(&whole, &AllFacts);
+                expected.retain(|d| d.level == Level::Error);
+                let told = c.edited(&edit, &AllFacts);
+                refused += usize::from(told.is_err());
+                match told {
+                    Ok((config, _)) => assert_eq!((config, expected), (whole, Vec::new()), "{edit:?}"),
+                    Err(report) => {
+                        let mut told: Vec<_> = report.diagnostics().cloned().collect();
+                        told.retain(|d| d.level == Level::Error);
+                        assert_eq!(told, expected, "{edit:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!((20..75).contains(&refused), "{refused} of the edits are refused");
+    // The limits are those of the whole.
+    let add = |c: &Config, n: u8| {
+        let keys = words(&[("vip", &format!("10.0.0.{n}:80")), ("health.type", "none")]);
+        c.edited(&Edit::ServiceAdd { service: format!("more{n}"), keys }, &AllFacts).map(|(c, _)| c)
+    };
+    let full = add(&c, 111).unwrap();
+    assert_eq!(full.services.len(), 8);
+    let told = |r: Report| r.diagnostics().map(|d| (d.code.clone(), d.path.clone())).collect::<Vec<_>>();
+    let place = (codes::TOO_MANY.to_owned(), "service[8]".to_owned());
+    assert_eq!(told(add(&full, 112).unwrap_err()), [place]);
+    let servers: usize = full.services.iter().map(|s| s.rs.len()).sum();
+    let mut last = full;
+    for n in 0..=12 - servers {
+        let rs = format!("10.0.0.{}:80", 60 + n).parse().unwrap();
+        match last.edited(&Edit::RsAdd { service: "s1".into(), rs, keys: Vec::new() }, &AllFacts) {
+            Ok((next, _)) => last = next,
+            Err(report) => {
+                assert_eq!(n, 12 - servers);
+                assert_eq!(told(report)[0].0, codes::TOO_MANY);
+                return;
+            }
+        }
+    }
+    panic!("more servers than the limit");
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn session(i: u32, now_ms: u64) -> New {
         server_port: 8443,
         udp: false,
         state: State::SynSent,
+        tunnel: false,
         client_hop: 0,
         client_hop_tag: 1,
         server_hop: 1,

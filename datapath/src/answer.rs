@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed; // One writer.
 
 use packet::arp::{self, Operation};
 use packet::build::{self, Link};
-use packet::{Mac, ParseError, Parsed, V4, ethernet, icmp};
+use packet::{Mac, ParseError, Parsed, V4, ethernet, icmp, quote};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::neighbours::{Ip, ip4};
 use shm_layout::published::Generation;
@@ -13,7 +13,8 @@ use shm_layout::session::{SessionRow, State, flag};
 
 use crate::burst::Flight;
 use crate::io::Io;
-use crate::runner::SlotRunner;
+use crate::kernel::Class;
+use crate::runner::{Origin, SlotRunner};
 
 /// Room for a frame of our own: Ethernet, IPv4 and TCP headers, padded to the Ethernet minimum.
 const OWN_FRAME: usize = 64;
@@ -23,21 +24,27 @@ const ANNOUNCED_PER_TURN: usize = 8;
 impl SlotRunner {
     /// Everything that is not well-formed TCP or UDP over IPv4 to our MAC.
     #[cold]
-    pub(crate) fn other<I: Io>(&mut self, io: &mut I, place: usize) {
+    pub(crate) fn other<I: Io>(&mut self, io: &mut I, place: usize, origin: Origin) {
         let (mac, vlan) = (self.port.mac, self.port.vlan);
         let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
         let to = ethernet::dst(frame);
         let parsed = packet::classify(frame);
-        let ours = to == Some(mac);
+        // What a ring brings was judged by the slot that received it.
+        let passed = origin == Origin::Ring;
+        let ours = passed || to == Some(mac);
         let reason = match parsed {
             Err(ParseError::TooShort) if to.is_none() => DropReason::TooShort,
             Ok(Parsed::Arp(link)) if link.vlan == vlan && (ours || to == Some(Mac::BROADCAST)) => {
-                return self.arp(io, place, link.l3);
+                return self.arp(io, place, link.l3, origin);
             }
+            Ok(Parsed::Arp(_)) if to == Some(Mac::BROADCAST) => DropReason::UnexpectedVlan,
             _ if !ours => DropReason::NotOurMac,
-            Ok(Parsed::Icmp(packet)) if packet.vlan == vlan => return self.icmp(io, place, &packet),
+            Ok(Parsed::Icmp(packet)) if passed || packet.vlan == vlan => return self.icmp(io, place, &packet, origin),
             Ok(Parsed::Arp(_) | Parsed::Icmp(_) | Parsed::L4(_)) => DropReason::UnexpectedVlan,
             Ok(Parsed::Ipv6(_)) => DropReason::Ipv6,
+            Ok(Parsed::OtherL4(packet)) if self.is_port_address(packet.dst) => {
+                return self.for_kernel(io, place, Class::Rest, origin);
+            }
             Ok(Parsed::OtherL4(_)) => DropReason::UnknownProtocol,
             Err(error) => reason_of(error),
         };
@@ -45,7 +52,7 @@ impl SlotRunner {
     }
 
     /// Answers requests for addresses of ours, gives answers to control.
-    fn arp<I: Io>(&mut self, io: &mut I, place: usize, l3: u8) {
+    fn arp<I: Io>(&mut self, io: &mut I, place: usize, l3: u8, origin: Origin) {
         let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
         let Ok(message) = arp::parse(frame.get(usize::from(l3)..).unwrap_or(&[])) else {
             return self.refuse(io, place, DropReason::BadArp);
@@ -54,7 +61,11 @@ impl SlotRunner {
             // A full ring: control is busy or dead, it asks again. What pads the message would only fill it.
             let heard = frame.get(..usize::from(l3) + arp::MESSAGE).unwrap_or(frame);
             self.slot.to_control.push(RecordKind::Learn, [u32::from(self.port.number), 0, 0, 0, 0], heard);
-            return self.refuse(io, place, DropReason::HandledArp);
+            if self.kernel.is_none() {
+                return self.refuse(io, place, DropReason::HandledArp);
+            }
+            // Perhaps the answer to a question of the kernel's.
+            return self.for_kernel(io, place, Class::Routing, origin);
         }
         if !self.answers_for(message.target_ip) {
             return self.refuse(io, place, DropReason::BadArp);
@@ -81,10 +92,16 @@ impl SlotRunner {
         })
     }
 
-    /// Answers echo requests to addresses of ours.
-    fn icmp<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4) {
+    /// Answers echo requests to addresses of ours, passes errors about what we forwarded on.
+    fn icmp<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, origin: Origin) {
+        if quote::is_error(packet) {
+            return self.icmp_error(io, place, packet, origin);
+        }
         if !icmp::is_echo_request(packet) {
-            return self.refuse(io, place, DropReason::BadIcmp);
+            return match self.is_port_address(packet.dst) {
+                true => self.for_kernel(io, place, Class::Rest, origin),
+                false => self.refuse(io, place, DropReason::BadIcmp),
+            };
         }
         if !self.answers_for(packet.dst) {
             return self.refuse(io, place, DropReason::NotForUs);
@@ -103,7 +120,7 @@ impl SlotRunner {
     }
 
     /// Is there one station to answer to, on this slot's port? (Not a group, not ourselves: no reflection.)
-    fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
+    pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
         let Some(frame) = io.frame(place) else { return false };
         let from = ethernet::src(frame);
         ethernet::dst(frame) == Some(self.port.mac)
@@ -136,7 +153,7 @@ impl SlotRunner {
     /// Sends a reset of our own, by a slot of the port its receiver is behind.
     pub(crate) fn send_reset<I: Io>(&mut self, io: &mut I, reset: &Reset) {
         // By address: the row the session remembers may be another neighbour's by now.
-        let Some(next) = self.shared.next_hop(ip4(reset.to.0)) else { return };
+        let Some(next) = self.shared.next_hop(ip4(reset.at)) else { return };
         let hop = next.hop;
         if !hop.resolved() {
             return;
@@ -229,6 +246,8 @@ pub(crate) struct Reset {
     from: (u32, u16),
     to: (u32, u16),
     seq: u32,
+    /// Who gets it: the receiver, or the server that has the receiver's address.
+    at: u32,
 }
 
 impl Reset {
@@ -239,21 +258,26 @@ impl Reset {
         if row.flags.load(Relaxed) & flag::UDP != 0 || over {
             return [None; 2];
         }
-        let shift = row.isn_shift.load(Relaxed);
+        let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
+        let shift = if direct { 0 } else { row.isn_shift.load(Relaxed) };
         // Each side expects what it has acknowledged; before that, what its peer began with.
         let acked = row.ack[0].load(Relaxed);
         let to_client = Self {
             from: (row.vip.load(Relaxed), row.vip_port.load(Relaxed)),
             to: (row.client_ip.load(Relaxed), row.client_port.load(Relaxed)),
+            at: row.client_ip.load(Relaxed),
             seq: if acked == 0 { row.end[1].load(Relaxed) } else { acked },
         };
         let acked = row.ack[1].load(Relaxed);
         let to_server = Self {
             from: (row.local_ip.load(Relaxed), row.local_port.load(Relaxed)),
             to: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),
+            at: if direct { row.isn_shift.load(Relaxed) } else { row.server_ip.load(Relaxed) },
             seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(shift),
         };
-        [Some(to_client), Some(to_server)]
+        // One in a tunnel would have to be wrapped; its server's own timers end it.
+        let wrapped = row.flags.load(Relaxed) & flag::TUNNEL != 0;
+        [Some(to_client), Some(to_server).filter(|_| !wrapped)]
     }
 }
 

@@ -3,19 +3,20 @@
 use std::sync::atomic::Ordering::Relaxed; // Published rows do not change; counts of other slots are statistics.
 
 use packet::tcp::{ACK, FIN, RST, SYN};
-use packet::{ipv4, tcp_options};
+use packet::{V4, ipv4, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::neighbours::ip4;
-use shm_layout::published::{Generation, ServiceRow, owner_slot, protocol, service_flag};
+use shm_layout::published::{Generation, ServiceRow, directory_flag, mode, owner_slot, protocol, service_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::State;
 
 use crate::burst::Flight;
 use crate::io::Io;
+use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner};
 use crate::schedule::{Client, Unschedulable};
-use crate::session::{CreateError, Direction, Local, New};
+use crate::session::{CreateError, Direction, Key, Local, New};
 
 impl SlotRunner {
     /// A well-formed TCP or UDP packet that matched no session when the burst was probed.
@@ -39,7 +40,15 @@ impl SlotRunner {
             return self.at_local(io, place, flight, origin);
         }
         if self.is_port_address(packet.dst) {
-            return self.refuse(io, place, DropReason::NoKernelInterface);
+            return self.for_kernel(io, place, Class::of(packet), origin);
+        }
+        // A reply to a client whose address was kept may have come to any slot.
+        if origin == Origin::Port && published.directory(generation).head.flags.load(Relaxed) & directory_flag::NAT != 0
+        {
+            let elsewhere = self.others.iter().find(|(_, reader)| reader.find(flight.key).is_some());
+            if let Some(&(target, _)) = elsewhere {
+                return self.pass_on(io, place, target, RecordKind::Redirect);
+            }
         }
         self.refuse(io, place, DropReason::NotForUs);
     }
@@ -140,8 +149,18 @@ impl SlotRunner {
         let service_id = service.id.load(Relaxed);
         let to_client = self.shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
         let to_server = self.shared.next_hop(ip4(server.0)).ok_or(DropReason::NoRoute)?;
-        let local = self.pick_local(to_server.port, server, packet.proto).ok_or(DropReason::NoPort)?;
-        let shift = if tcp { self.isn_shift(server, local, packet.seq) } else { 0 };
+        // Towards whom, from whom, and what stands in the shift's place (see `flag::DIRECT`).
+        let mode = service.mode.load(Relaxed);
+        let translates = mode == mode::FULLNAT;
+        let direct = mode == mode::DR || mode == mode::TUNNEL;
+        let (real, server) = (server.0, if direct { (packet.dst, packet.dport) } else { server });
+        let local = if translates {
+            self.pick_local(to_server.port, server, packet.proto)
+        } else {
+            self.client_itself(packet, server)
+        };
+        let local = local.ok_or(DropReason::NoPort)?;
+        let shift = if tcp && translates { self.isn_shift(server, local, packet.seq) } else { 0 };
         if !to_client.hop.resolved() {
             // The answer will need it: asked for now, it is there when the answer comes.
             self.ask_neighbour(to_client.neighbour, to_client.port);
@@ -157,6 +176,7 @@ impl SlotRunner {
             server_port: server.1,
             udp: !tcp,
             state,
+            tunnel: mode == mode::TUNNEL,
             client_hop: to_client.row,
             client_hop_tag: to_client.hop.tag(),
             server_hop: to_server.row,
@@ -165,13 +185,16 @@ impl SlotRunner {
             server_tag,
             service: service_index,
             service_id,
-            isn_shift: shift,
+            isn_shift: if direct { real } else { shift },
             end: [packet.seq.wrapping_add(packet.segment_len()), 0],
             ack: [0, packet.seq.wrapping_add(1)], // What the server must acknowledge at least.
             now_ms: self.now_ms,
             timeout_ms: timeout,
         };
-        if tcp && let Some(frame) = io.frame(place) {
+        if tcp
+            && translates
+            && let Some(frame) = io.frame(place)
+        {
             // Two hosts behind one local address have two clocks: timestamps would make the server refuse one (PAWS).
             tcp_options::erase_timestamps(frame, packet);
         }
@@ -233,6 +256,15 @@ impl SlotRunner {
     fn pick_local(&mut self, port: u8, server: (u32, u16), protocol: u8) -> Option<Local> {
         let pool = self.locals.get(usize::from(port))?;
         self.sessions.pick_port(pool, server.0, server.1, protocol)
+    }
+
+    /// The client in place of a local address, unless the same client has a session with this server by another VIP: two
+    /// sessions would have one reply key.
+    fn client_itself(&self, packet: &V4, server: (u32, u16)) -> Option<Local> {
+        let key = Key::new(server.0, server.1, packet.src, packet.sport, packet.proto);
+        let hash = self.sessions.hash(key);
+        let free = self.sessions.find_hashed(key, hash).is_none();
+        free.then_some(Local { ip: packet.src, port: packet.sport, hash })
     }
 
     /// What to add to the client's numbers so that the server sees an ISN as RFC 6528 makes it: a clock of 64 ns plus a

@@ -4,16 +4,19 @@
 //! |---|---|---|
 //! | parse | headers | index bucket |
 //! | probe | index bucket | session line |
-//! | look ahead | session line | counter line of the server |
+//! | look ahead, some packets before | session line | counter line of the server |
 //! | act | session, counter and next-hop lines, headers | – |
+//!
+//! Looking ahead is not a stage of its own: it waits for session lines, and while it waits for those to come, packets whose
+//! lines have come are acted on.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed; // Session rows have one writer, this slot.
 
 use packet::plain::{self, Carries, Station};
 use packet::{Parsed, V4, ethernet};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::limits::{NONE, RX_BURST};
-use shm_layout::published::protocol;
 
 use crate::io::Io;
 use crate::plain::{TCP, UDP};
@@ -55,45 +58,80 @@ const OTHER: u16 = 0x8000;
 /// TCP or UDP, but not plain.
 const KEYED: u16 = 0x8001;
 
+/// How many packets before its turn a session's line is looked at. By then it has come, or it is waited for with others.
+const AHEAD: usize = 8;
+
 const EMPTY: Lane = Lane { hash: 0, record: NONE, state: OTHER };
+
+impl Lane {
+    /// May it begin a session? (Plain TCP packets do not: they are no SYN.)
+    const fn may_open(&self) -> bool {
+        self.record == NONE && (self.state == KEYED || self.state == UDP)
+    }
+}
 
 impl SlotRunner {
     /// Takes every packet of `rx[0..count]` to its one verdict.
     pub(crate) fn burst<I: Io>(&mut self, io: &mut I, count: usize, origin: Origin) {
         let count = count.min(RX_BURST);
-        let mut lanes = [EMPTY; RX_BURST];
-        let lanes = &mut lanes[..count];
+        // Behind the last packet: none, so that looking ahead needs no end.
+        let mut lanes = [EMPTY; RX_BURST + AHEAD];
         let mut bytes = 0;
         for place in 0..count {
             io.prefetch(place);
         }
         let station = self.station(origin);
-        for (place, lane) in lanes.iter_mut().enumerate() {
+        for (place, lane) in lanes[..count].iter_mut().enumerate() {
             let Some(frame) = io.frame(place) else { continue };
             bytes += frame.len() as u64;
-            let Some((state, key)) = plain_key(frame, &station).or_else(|| self.any_key(frame, origin)) else {
-                continue;
-            };
-            lane.state = state;
-            lane.hash = self.sessions.hash(key);
-            self.sessions.prefetch_bucket(lane.hash);
+            if let Some((state, hash)) =
+                self.plain_hash(frame, &station).or_else(|| self.any_hash(frame, place, origin))
+            {
+                self.sessions.prefetch_bucket(hash);
+                *lane = Lane { hash, record: NONE, state };
+            }
         }
         self.counts.add(Flow::RxBytes, if origin == Origin::Port { bytes } else { 0 });
-        for lane in lanes.iter_mut() {
-            if let Some(record) = self.sessions.candidate(lane.hash) {
-                self.sessions.prefetch_session(record);
-                lane.record = record;
+        let mut unknown = 0;
+        for lane in &mut lanes[..count] {
+            match self.sessions.candidate(lane.hash) {
+                Some(record) => {
+                    self.sessions.prefetch_session(record);
+                    lane.record = record;
+                }
+                None => unknown += 1,
             }
         }
-        for lane in lanes.iter() {
-            if let Some(row) = self.slot.sessions.get(lane.record as usize) {
-                arch::prefetch_at(&self.slot.servers, row.server_id.load(Relaxed) as usize);
-            }
+        if unknown > 0 && self.large {
+            self.foresee_openings(io, (0..count).filter(|place| lanes[*place].may_open()));
         }
-        for (place, lane) in lanes.iter().enumerate() {
+        lanes[..AHEAD].iter().for_each(|lane| self.look_ahead(lane));
+        // Plain packets are sent when one of another kind or the end comes: the first that is not sent yet.
+        let mut first = 0;
+        for place in 0..count {
+            self.look_ahead(&lanes[place + AHEAD]);
+            let lane = &lanes[place];
             if !self.forward_plain(io, place, lane.record, lane.state) {
+                self.send(io, first, place);
                 self.general(io, place, lane, origin);
+                first = place + 1;
             }
+        }
+        self.send(io, first, count);
+    }
+
+    #[inline(always)]
+    fn look_ahead(&self, lane: &Lane) {
+        if let Some(row) = self.slot.sessions.get(lane.record as usize) {
+            arch::prefetch_at(&self.slot.servers, row.server_id.load(Relaxed) as usize);
+        }
+    }
+
+    /// Sends `rx[from..to]`.
+    #[inline(always)]
+    fn send<I: Io>(&mut self, io: &mut I, from: usize, to: usize) {
+        for place in io.send_all(from, to)..to {
+            self.refuse(io, place, DropReason::TxFull);
         }
     }
 
@@ -108,10 +146,22 @@ impl SlotRunner {
         }
     }
 
-    /// The key of any TCP or UDP packet to us.
+    /// State and hash of a plain packet.
+    #[inline(always)]
+    fn plain_hash(&self, frame: &[u8], station: &Station) -> Option<(u16, u64)> {
+        let state = match plain::read(frame, station)? {
+            Carries::Tcp => TCP,
+            Carries::Udp => UDP,
+        };
+        Some((state, self.sessions.hash_of(plain::key(frame.first_chunk()?))))
+    }
+
+    /// The same of any TCP or UDP packet to us, which is kept.
     #[inline(never)]
-    fn any_key(&self, frame: &[u8], origin: Origin) -> Option<(u16, Key)> {
-        self.judge(frame, origin).map(|packet| (KEYED, key_of(&packet)))
+    fn any_hash(&self, frame: &[u8], place: usize, origin: Origin) -> Option<(u16, u64)> {
+        let packet = self.judge(frame, origin)?;
+        self.parsed.get(place)?.set(packet);
+        Some((KEYED, self.sessions.hash(key_of(&packet))))
     }
 
     /// Is it a TCP or UDP packet to us?
@@ -126,9 +176,12 @@ impl SlotRunner {
     #[inline(never)]
     fn general<I: Io>(&mut self, io: &mut I, place: usize, lane: &Lane, origin: Origin) {
         if lane.state == OTHER {
-            return self.other(io, place);
+            return self.other(io, place, origin);
         }
-        let packet = io.frame(place).and_then(|frame| self.judge(frame, origin));
+        let packet = match lane.state {
+            KEYED => self.parsed.get(place).map(Cell::get),
+            _ => io.frame(place).and_then(|frame| self.judge(frame, origin)),
+        };
         let Some(packet) = packet else { return self.refuse(io, place, DropReason::MultiSegment) };
         let key = key_of(&packet);
         let found = if lane.record == NONE { None } else { self.sessions.resolve(lane.record, key, lane.hash) };
@@ -137,14 +190,4 @@ impl SlotRunner {
             None => self.unknown(io, place, &Flight::of(&packet, lane.hash), origin),
         }
     }
-}
-
-/// The key of a plain packet.
-#[inline(always)]
-fn plain_key(frame: &[u8], station: &Station) -> Option<(u16, Key)> {
-    let (state, protocol) = match plain::read(frame, station)? {
-        Carries::Tcp => (TCP, protocol::TCP),
-        Carries::Udp => (UDP, protocol::UDP),
-    };
-    Some((state, Key::of(plain::tuple(frame.first_chunk()?), protocol)))
 }

@@ -2,7 +2,7 @@
 //!
 //! - every table by itself ([`SessionReader::check`]): lists, keys, counts equal to a recount, no change in progress;
 //! - a live session has one slot and one server: no key, of a client or of a reply, is in two places over all slots;
-//! - its local port is of its slot's part, so that every slot can tell where a reply belongs;
+//! - its local port, if it has one, is of its slot's part, so that every slot can tell where a reply belongs;
 //! - its server's row, if there is one, has the address the session has (an id is not given again while it is counted);
 //! - the conservation law of every slot, and what its counters say of sessions begun and ended;
 //! - no buffer is in two places of the ledgers.
@@ -82,7 +82,8 @@ impl Found {
         directory: Option<(&Published, Generation)>,
     ) {
         let owner = owner_slot(session.local_port, slots);
-        if owner != slot {
+        // A client's own port (mode nat) is of no part.
+        if owner != slot && session.local_ip != session.client_ip {
             self.say(slot, format!("local port of record {record} ({}) is of slot {owner}", session_text(session)));
         }
         let Some((published, generation)) = directory else { return };
@@ -91,7 +92,7 @@ impl Found {
             return;
         };
         let has = ([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)], row.port.load(Relaxed));
-        if has != (ip4(session.server_ip), session.server_port) {
+        if has != (ip4(session.real_ip), session.server_port) {
             let (text, id) = (session_text(session), session.server_id);
             self.say(slot, format!("record {record} ({text}) is counted at server {id}, which is another"));
         }
@@ -156,7 +157,7 @@ fn session_text(session: &Session) -> String {
         session.vip_port,
         ip(session.local_ip),
         session.local_port,
-        ip(session.server_ip),
+        ip(session.real_ip),
         session.server_port
     )
 }

@@ -4,14 +4,28 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed; // One writer.
 
+use shm_layout::published::{Generation, Published};
 use shm_layout::session::{SessionRow, State, flag};
 
+use crate::ahead::{ENDING, foresee_end};
 use crate::session::SessionTable;
+use crate::timeout;
 
 /// Most sessions in the list; beyond, the oldest is released at once.
 const MOST: usize = 1 << 16;
 /// Records looked at per burst.
 const PER_BURST: usize = 64;
+
+/// Where timeouts stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables<'a> {
+    /// All generations.
+    pub published: &'a Published,
+    /// The present one.
+    pub generation: Generation,
+    /// They are large: what will be read is asked for ahead.
+    pub large: bool,
+}
 
 /// A session that is over.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +58,9 @@ impl Closing {
     }
 
     /// Releases what is due at the head of the list; returns how many sessions ended.
-    pub fn run(&mut self, sessions: &mut SessionTable, now_ms: u64, timeout: &impl Fn(&SessionRow) -> u32) -> usize {
+    pub fn run(&mut self, sessions: &mut SessionTable, now_ms: u64, tables: Tables<'_>) -> usize {
         let mut ended = 0;
+        let timeout = |row: &SessionRow| timeout::of(tables.published, tables.generation, row);
         for _ in 0..PER_BURST {
             let Some(&Over { index, since }) = self.0.front() else { break };
             let mut later = None;
@@ -64,6 +79,11 @@ impl Closing {
             }
             self.0.pop_front();
             self.0.extend(later);
+            for (step, distance) in ENDING.into_iter().enumerate().take_while(|_| tables.large) {
+                if let Some(over) = self.0.get(distance) {
+                    foresee_end(sessions, tables.published, tables.generation, over.index, step);
+                }
+            }
         }
         ended
     }

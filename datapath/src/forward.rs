@@ -38,19 +38,21 @@ impl SlotRunner {
         if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
-        let shift = row.isn_shift.load(Relaxed);
+        let direct = flags & flag::DIRECT != 0;
+        let shift = if direct { 0 } else { row.isn_shift.load(Relaxed) };
         let mut step = Step::Stay;
         if packet.proto == protocol::TCP {
             let (flags, len) = (packet.tcp_flags, packet.segment_len());
             let segment = Segment { flags, seq: packet.seq, ack: packet.ack, len };
             if flags & header::SYN != 0
                 && direction == Direction::Client
+                && row.local_ip.load(Relaxed) != row.client_ip.load(Relaxed)
                 && let Some(frame) = io.frame(place)
             {
                 // As on the first SYN: it may be this one that reaches the server.
                 tcp_options::erase_timestamps(frame, packet);
             }
-            step = tcp::track(row, direction, &segment, shift);
+            step = if direct { tcp::track_client(row, &segment) } else { tcp::track(row, direction, &segment, shift) };
             match step {
                 Step::Stay | Step::Ignore => {}
                 Step::Closing => {
@@ -98,9 +100,12 @@ impl SlotRunner {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
+        if row.flags.load(Relaxed) & flag::TUNNEL != 0 && direction == Direction::Client {
+            return self.forward_wrapped(io, place, packet, index);
+        }
         let (hop_row, hop_tag) = match direction {
-            Direction::Client => (row.server_hop.load(Relaxed), row.server_hop_tag.load(Relaxed)),
-            Direction::Server => (row.client_hop.load(Relaxed), row.client_hop_tag.load(Relaxed)),
+            Direction::Client => (row.hop[1].load(Relaxed), row.hop_tag[1].load(Relaxed)),
+            Direction::Server => (row.hop[0].load(Relaxed), row.hop_tag[0].load(Relaxed)),
         };
         let rewrite = match direction {
             Direction::Client => Rewrite {
@@ -142,7 +147,7 @@ impl SlotRunner {
 
     /// Out by the hop's port: directly when it is the slot's own, else by a slot of that port.
     #[cold]
-    fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, packet: &V4) {
+    pub(crate) fn leave<I: Io>(&mut self, io: &mut I, place: usize, hop: Hop, packet: &V4) {
         if hop.port() != self.port.number {
             return self.leave_elsewhere(io, place, hop, packet);
         }
@@ -174,10 +179,18 @@ impl SlotRunner {
         self.pass_on(io, place, target, RecordKind::Send);
     }
 
-    /// Copies the packet to another slot's ring.
+    /// Copies the packet to another slot's ring, with the VLAN tag of that slot's port.
     pub(crate) fn pass_on<I: Io>(&mut self, io: &mut I, place: usize, target: u32, kind: RecordKind) {
+        let published = &self.shared.published;
+        let port = published.slots.get(target as usize).map_or(0, |row| row.port.load(Relaxed) as usize);
+        let vlan = published.ports.get(port).map_or(0, |row| row.vlan.load(Relaxed));
         let ring = self.shared.slots.get(target as usize).and_then(|slot| slot.inbound.get(self.number as usize));
         let passed = match (ring, io.frame(place)) {
+            (Some(ring), Some(frame)) if ethernet::header(frame).is_ok_and(|h| u32::from(h.vlan) != vlan) => {
+                let vlan = u16::try_from(vlan).unwrap_or(0);
+                let len = ethernet::retagged(frame, vlan, self.scratch.as_mut_slice());
+                len.and_then(|len| self.scratch.get(..len)).is_some_and(|frame| ring.push(kind, [0; 5], frame))
+            }
             (Some(ring), Some(frame)) => ring.push(kind, [0; 5], frame),
             _ => false,
         };
@@ -192,12 +205,19 @@ impl SlotRunner {
     /// The session's hop is not known, was recycled or stopped answering: looks it up by address, and lets the packet
     /// (already rewritten) wait if it must be asked for.
     #[cold]
-    fn find_hop<I: Io>(&mut self, io: &mut I, place: usize, index: u32, direction: Direction) -> Option<Hop> {
+    pub(crate) fn find_hop<I: Io>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        index: u32,
+        direction: Direction,
+    ) -> Option<Hop> {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             self.refuse(io, place, DropReason::BadRecord);
             return None;
         };
         let address = match direction {
+            Direction::Client if row.flags.load(Relaxed) & flag::DIRECT != 0 => row.isn_shift.load(Relaxed),
             Direction::Client => row.server_ip.load(Relaxed),
             Direction::Server => row.client_ip.load(Relaxed),
         };
@@ -207,8 +227,8 @@ impl SlotRunner {
         };
         if next.row != 0 {
             let (hop, tag) = match direction {
-                Direction::Client => (&row.server_hop, &row.server_hop_tag),
-                Direction::Server => (&row.client_hop, &row.client_hop_tag),
+                Direction::Client => (&row.hop[1], &row.hop_tag[1]),
+                Direction::Server => (&row.hop[0], &row.hop_tag[0]),
             };
             hop.store(next.row, Relaxed);
             tag.store(next.hop.tag(), Relaxed);

@@ -34,8 +34,19 @@ pub trait Io {
     /// Makes the frame in `rx[place]` `len` bytes long. `false`: no room in its buffer.
     fn resize(&mut self, place: usize, len: usize) -> bool;
 
+    /// Puts `n` bytes of any content before the frame in `rx[place]`. `false`: no room in its buffer.
+    fn prepend(&mut self, _place: usize, _n: usize) -> bool {
+        false
+    }
+
     /// Moves `rx[place]` to the end of `tx`. `false`: `tx` is full (the frame stays).
     fn send(&mut self, place: usize) -> bool;
+
+    /// [`send`](Self::send) of `rx[from..to]`, in order. Returns the first place whose frame stays, `to` if none does.
+    #[inline]
+    fn send_all(&mut self, from: usize, to: usize) -> usize {
+        (from..to).find(|place| !self.send(*place)).unwrap_or(to)
+    }
 
     /// Frees `rx[place]`.
     fn discard(&mut self, place: usize);
@@ -61,4 +72,14 @@ pub trait Io {
 
     /// Frames waiting in `tx`.
     fn queued(&self) -> usize;
+
+    /// As [`Self::receive`], from the port's kernel interface. `rx` is empty before.
+    fn receive_kernel(&mut self) -> usize {
+        0
+    }
+
+    /// Hands `rx[place]` to the port's kernel interface. `false`: there is none, or it takes none now (the frame stays).
+    fn to_kernel(&mut self, _place: usize) -> bool {
+        false
+    }
 }

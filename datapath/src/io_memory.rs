@@ -16,6 +16,10 @@ pub struct MemoryIo {
     pub input: VecDeque<Vec<u8>>,
     /// Frames the port has taken, oldest first.
     pub output: Vec<Vec<u8>>,
+    /// Frames the kernel interface will deliver.
+    pub kernel_input: VecDeque<Vec<u8>>,
+    /// Frames the kernel interface has taken.
+    pub kernel_output: Vec<Vec<u8>>,
     /// Frames the port takes per flush; `None`: all.
     pub accept: Option<usize>,
     /// Buffers left; `None`: endless.
@@ -70,11 +74,7 @@ impl MemoryIo {
 
 impl Io for MemoryIo {
     fn receive(&mut self) -> usize {
-        let count = self.input.len().min(RX_BURST);
-        for (place, frame) in self.rx.iter_mut().zip(self.input.drain(..count)) {
-            *place = Some(frame);
-        }
-        count
+        take(&mut self.rx, &mut self.input)
     }
 
     fn inject(&mut self, place: usize, frame: &[u8]) -> bool {
@@ -99,6 +99,11 @@ impl Io for MemoryIo {
             }
             _ => false,
         }
+    }
+
+    fn prepend(&mut self, place: usize, n: usize) -> bool {
+        let room = self.rx[place].as_mut().filter(|frame| frame.len() + n <= ROOM);
+        room.is_some_and(|frame| frame.splice(..0, std::iter::repeat_n(0xaa, n)).count() == 0)
     }
 
     fn send(&mut self, place: usize) -> bool {
@@ -166,4 +171,21 @@ impl Io for MemoryIo {
     fn queued(&self) -> usize {
         self.tx.len()
     }
+
+    fn receive_kernel(&mut self) -> usize {
+        take(&mut self.rx, &mut self.kernel_input)
+    }
+
+    fn to_kernel(&mut self, place: usize) -> bool {
+        self.kernel_output.extend(self.rx[place].take());
+        true
+    }
+}
+
+fn take(rx: &mut [Option<Vec<u8>>], input: &mut VecDeque<Vec<u8>>) -> usize {
+    let count = input.len().min(RX_BURST);
+    for (place, frame) in rx.iter_mut().zip(input.drain(..count)) {
+        *place = Some(frame);
+    }
+    count
 }

@@ -5,14 +5,17 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod ahead;
 mod answer;
 mod begin;
 mod burst;
 pub mod check;
 mod closing;
+mod errors;
 mod forward;
 pub mod io;
 pub mod io_memory;
+mod kernel;
 mod plain;
 mod rate;
 mod runner;
@@ -22,6 +25,7 @@ mod shared;
 mod sweep;
 pub mod tcp;
 mod timeout;
+mod tunnel;
 mod waiting;
 
 pub use runner::SlotRunner;

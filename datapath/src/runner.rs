@@ -1,21 +1,25 @@
 //! One slot, burst by burst: take updates → rx → stages → tx → counters.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use arch::HashKey;
 use packet::plain::Source;
-use packet::{Mac, ethernet};
+use packet::{Mac, V4, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
-use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag};
+use shm_layout::neighbours::Hop;
+use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag, port_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::SessionRow;
 use shm_layout::slot::Slot;
 
-use crate::closing::Closing;
+use crate::ahead::foresee_timeout;
+use crate::closing::{Closing, Tables};
 use crate::io::Io;
+use crate::kernel::Kernel;
 use crate::rate::Rate;
 use crate::schedule::Schedulers;
 use crate::session::{LocalPool, LocalRange, SessionReader, SessionTable};
@@ -26,6 +30,9 @@ use crate::waiting::{Fate, Waiting};
 /// Resets and echo answers of our own a slot makes per second: enough to be a good neighbour, too few to reflect a flood.
 const ANSWERS_PER_SECOND: u32 = 1000;
 
+/// Services whose rows stay in the CPU's caches, with their servers'. Tests look ahead whatever their size.
+const SMALL: u32 = if cfg!(debug_assertions) { 0 } else { 64 };
+
 /// Facts of the slot's port, copied at the start of every generation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PortFacts {
@@ -35,6 +42,10 @@ pub(crate) struct PortFacts {
     pub vlan: u16,
     /// What its frames are sent by.
     pub source: Source,
+    /// Its longest untagged frame, bytes.
+    pub longest: usize,
+    /// Hops it reaches.
+    pub way: Hop,
 }
 
 /// A slot and everything its owner keeps beside the shared tables. Nothing in it must survive: a successor makes it anew.
@@ -49,8 +60,12 @@ pub struct SlotRunner {
     pub(crate) waiting: Waiting,
     pub(crate) closing: Closing,
     pub(crate) answers: Rate,
+    /// The port's kernel interface, if it has one.
+    pub(crate) kernel: Option<Kernel>,
     pub(crate) isn_key: HashKey,
     pub(crate) generation: Option<Generation>,
+    /// Its tables do not stay in the CPU's caches: what sessions begin and end by is asked for ahead (`ahead`).
+    pub(crate) large: bool,
     pub(crate) counts: Counts,
     pub(crate) now_ns: u64,
     pub(crate) now_ms: u64,
@@ -61,7 +76,9 @@ pub struct SlotRunner {
     pub(crate) others: Vec<(u32, SessionReader)>,
     /// Plain packets go the straight way.
     pub(crate) straight: bool,
-    scratch: Box<[u8; RING_FRAME_MAX]>,
+    /// Packets of the burst that were parsed in full, by their place; others' places hold old ones.
+    pub(crate) parsed: [Cell<V4>; RX_BURST],
+    pub(crate) scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
     pub(crate) announced: Vec<u32>,
@@ -106,11 +123,16 @@ impl SlotRunner {
         let port = shared.published.ports.get(usize::from(place))?;
         let mac = port.mac.load(Relaxed).to_le_bytes();
         let mac = Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]);
+        let mtu = port.mtu.load(Relaxed);
+        let kernel = port.flags.load(Relaxed) & port_flag::KERNEL != 0;
+        let kernel = kernel.then(|| Kernel::new(port.first_slot.load(Relaxed)));
         let port = PortFacts {
             number: place,
             mac,
             source: Source::new(mac),
-            mtu: port.mtu.load(Relaxed),
+            mtu,
+            longest: ethernet::HEADER + mtu as usize,
+            way: Hop::any_by(place),
             vlan: u16::try_from(port.vlan.load(Relaxed)).ok()?,
         };
         let counts = slot.counters.read()?;
@@ -121,7 +143,9 @@ impl SlotRunner {
             waiting,
             closing: Closing::default(),
             answers: Rate::new(ANSWERS_PER_SECOND),
+            kernel,
             generation: None,
+            large: false,
             counts,
             now_ns,
             now_ms: now_ns / 1_000_000,
@@ -129,6 +153,7 @@ impl SlotRunner {
             locals: Vec::new(),
             others: others(&shared, number),
             straight: true,
+            parsed: Default::default(),
             scratch: Box::new([0; RING_FRAME_MAX]),
             flushed: false,
             announced: Vec::new(),
@@ -152,6 +177,7 @@ impl SlotRunner {
         }
         work += self.take_orders(io);
         work += self.take_rings(io);
+        work += self.take_from_kernel(io);
         work += self.settle_waiting(io);
         work += self.announce(io);
         let ended = self.housekeeping(io);
@@ -176,7 +202,9 @@ impl SlotRunner {
         }
         if let Some(generation) = self.generation {
             self.slot.pulse.see(generation.number);
-            let flags = self.shared.published.directory(generation).head.flags.load(Relaxed);
+            let head = &self.shared.published.directory(generation).head;
+            let flags = head.flags.load(Relaxed);
+            self.large = head.services.load(Relaxed) > SMALL;
             if flags & directory_flag::SWEEP != 0 {
                 self.sweep.want_disabled(&mut self.sessions);
             }
@@ -227,7 +255,7 @@ impl SlotRunner {
         work
     }
 
-    fn originate_from_scratch<I: Io>(&mut self, io: &mut I, len: usize) {
+    pub(crate) fn originate_from_scratch<I: Io>(&mut self, io: &mut I, len: usize) {
         self.counts.add(Flow::Originated, 1);
         if !io.originate(&self.scratch[..len]) {
             self.counts.drop(DropReason::NoBuffer);
@@ -270,8 +298,14 @@ impl SlotRunner {
         let Some(generation) = self.generation else { return 0 };
         let published = &self.shared.published;
         let timeout = |row: &SessionRow| crate::timeout::of(published, generation, row);
-        let mut ended = self.sessions.expire(self.now_ms, RECORDS_PER_BURST, timeout, |_, _| ())
-            + self.closing.run(&mut self.sessions, self.now_ms, &timeout);
+        let foresee = |row: &SessionRow, step| foresee_timeout(published, generation, row, step);
+        let (large, sessions) = (self.large, &mut self.sessions);
+        let mut ended = if large {
+            sessions.expire_ahead(self.now_ms, RECORDS_PER_BURST, timeout, foresee, |_, _| ())
+        } else {
+            sessions.expire(self.now_ms, RECORDS_PER_BURST, timeout, |_, _| ())
+        };
+        ended += self.closing.run(&mut self.sessions, self.now_ms, Tables { published, generation, large });
         if self.sessions.sweeping() {
             ended += self.sweep_on(io, generation);
         }

@@ -159,6 +159,47 @@ fn track_rare(row: &SessionRow, me: usize, peer: usize, segment: &Segment, ack: 
     finish(row, me, segment)
 }
 
+/// Follows one segment of a client whose server replies past us: the handshake is believed to be over when the client
+/// acknowledges, the connection when the client has sent its FIN or an exact reset. What the client acknowledges is kept: it is
+/// where a reset of ours must be.
+pub fn track_client(row: &SessionRow, segment: &Segment) -> Step {
+    let set = |state: State| row.state.store(state as u8, Relaxed);
+    let state = State::of(row.state.load(Relaxed)).unwrap_or(State::Free);
+    let end = segment.seq.wrapping_add(segment.len);
+    let over = matches!(state, State::TimeWait | State::Close);
+    if segment.flags & RST != 0 {
+        if over || segment.seq != row.end[0].load(Relaxed) {
+            return Step::Ignore;
+        }
+        set(State::Close);
+        return Step::Closing;
+    }
+    if segment.flags & SYN != 0 {
+        return match state {
+            _ if over => Step::Reopen,
+            State::FinWait if end != row.end[0].load(Relaxed) => Step::Reopen, // The client would not reuse a living one.
+            State::SynSent => {
+                row.end[0].store(end, Relaxed);
+                Step::Stay
+            }
+            _ => Step::Ignore,
+        };
+    }
+    if over || segment.flags & ACK == 0 {
+        return Step::Ignore;
+    }
+    if end.wrapping_sub(row.end[0].load(Relaxed)) < REACH {
+        row.end[0].store(end, Relaxed);
+        row.ack[0].store(segment.ack, Relaxed);
+        match (state, segment.flags & FIN) {
+            (State::SynSent | State::Established, FIN) => set(State::FinWait),
+            (State::SynSent, _) => set(State::Established),
+            _ => {}
+        }
+    }
+    Step::Stay
+}
+
 /// Does the server acknowledge the SYN, with or without its payload?
 fn answers_syn(row: &SessionRow, ack: u32) -> bool {
     between(row.ack[1].load(Relaxed), ack, row.end[0].load(Relaxed))

@@ -29,7 +29,8 @@ fn b2_unknown_protocols_are_neither_answered_nor_forwarded() {
             assert!(world.deliver(0, frame).is_empty(), "{proto}");
         }
     }
-    assert_eq!(world.dropped(DropReason::UnknownProtocol), 3 * 253);
+    assert_eq!(world.dropped(DropReason::UnknownProtocol), 2 * 253);
+    assert_eq!(world.dropped(DropReason::NoKernelInterface), 253, "for the machine itself");
     world.rest();
 }
 

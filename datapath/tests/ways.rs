@@ -238,10 +238,10 @@ impl Step {
         let Some(row) = slot.sessions.get((self.word % fresh.max(1)) as usize) else { return };
         let value = self.seq.cast_unsigned();
         match self.harm % 13 {
-            0 => row.client_hop.store(value as u16, Relaxed),
-            1 => row.server_hop.store(value as u16, Relaxed),
-            2 => row.client_hop_tag.store(value as u8, Relaxed),
-            3 => row.server_hop_tag.store(value as u8, Relaxed),
+            0 => row.hop[0].store(value as u16, Relaxed),
+            1 => row.hop[1].store(value as u16, Relaxed),
+            2 => row.hop_tag[0].store(value as u8, Relaxed),
+            3 => row.hop_tag[1].store(value as u8, Relaxed),
             4 => row.end[self.word as usize & 1].store(value, Relaxed),
             5 => row.ack[self.word as usize & 1].store(value, Relaxed),
             6 => row.isn_shift.store(value, Relaxed),

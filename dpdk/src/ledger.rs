@@ -10,9 +10,10 @@
 //!
 //! **Contract.** Words are zeroed when the memory is made, and changed by this type only; one `Ledger` looks
 //! at a word at a time; the pool is the one its RX queue fills from. Every access checks that the word is a
-//! packet of the pool (a multiplication and two comparisons), so a damaged word reads as empty rather than
-//! leading outside the pool.
+//! packet of the pool (some arithmetic once, then a comparison with the address found to be one), so a damaged
+//! word reads as empty rather than leading outside the pool.
 
+use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,10 +22,12 @@ use dpdk_sys as sys;
 use crate::mbuf::{Mbuf, NoRoom, PacketMut, Raw};
 use crate::mempool::Pool;
 
-/// A view of ledger words, cheap to make (two references): once per burst.
+/// A view of ledger words, made once by who serves the slot.
 pub struct Ledger<'a> {
     words: &'a [AtomicU64],
     pool: &'a Pool,
+    /// By word: the last address in it that was found to be a packet of the pool, which it then is for ever.
+    known: Box<[Cell<u64>]>,
 }
 
 /// `n` empty words in this process's own memory, for tests and benchmarks: a crash recovers nothing, and
@@ -37,7 +40,7 @@ impl<'a> Ledger<'a> {
     /// A view of `words`, whose packets come from `pool`. At most 65,535 words are used by a burst.
     #[inline]
     pub fn new(words: &'a [AtomicU64], pool: &'a Pool) -> Self {
-        Ledger { words, pool }
+        Ledger { words, pool, known: words.iter().map(|_| Cell::new(0)).collect() }
     }
 
     /// Words.
@@ -60,8 +63,15 @@ impl<'a> Ledger<'a> {
 
     #[inline(always)]
     fn raw(&self, i: usize) -> Option<Raw> {
+        let known = self.known.get(i)?;
         let addr = self.addr(i);
-        if self.pool.owns(addr) { Raw::from_addr(addr) } else { None }
+        if addr != known.get() {
+            if !self.pool.owns(addr) {
+                return None;
+            }
+            known.set(addr);
+        }
+        Raw::from_addr(addr)
     }
 
     /// Release: the strike-out is not seen before what it follows (a free, a copy elsewhere). The compiler
@@ -162,11 +172,30 @@ impl<'a> Ledger<'a> {
     /// Moves packet `i` to empty word `j` of `other`, a ledger of the same pool. `false`: nothing was moved.
     #[inline]
     pub fn move_to(&mut self, i: usize, other: &mut Ledger<'_>, j: usize) -> bool {
-        let addr = self.addr(i);
-        if !self.pool.owns(addr) || j >= other.capacity() || other.addr(j) != 0 || !other.pool.owns(addr) {
-            return false;
-        }
-        other.write(j, addr);
+        self.raw(i).is_some_and(|raw| self.rename(i, raw, other, j))
+    }
+
+    /// Moves packet `i` to the queue `other` of what is to be sent, as [`move_to`](Self::move_to), without what the driver
+    /// said of it at reception: flags of RX and TX share a word. Returns its bytes; `None`: nothing was moved.
+    #[inline(always)]
+    pub fn move_to_send(&mut self, i: usize, other: &mut Ledger<'_>, j: usize) -> Option<usize> {
+        let raw = self.raw(i)?;
+        // SAFETY: a packet of the pool named by a word only we write; the view ends here.
+        let mut packet = unsafe { PacketMut::new(raw) };
+        packet.clear_offload();
+        let bytes = packet.len();
+        self.rename(i, raw, other, j).then_some(bytes)
+    }
+
+    /// The packet of word `i` is named in word `j` of `other`, then no more here.
+    #[inline(always)]
+    fn rename(&mut self, i: usize, raw: Raw, other: &mut Ledger<'_>, j: usize) -> bool {
+        let addr = raw.addr();
+        let fits = std::ptr::eq(self.pool, other.pool) || other.pool.owns(addr);
+        let free = other.words.get(j).filter(|word| word.load(Ordering::Relaxed) == 0);
+        let (Some(word), Some(known)) = (free.filter(|_| fits), other.known.get(j)) else { return false };
+        known.set(addr);
+        word.store(addr, Ordering::Release); // As in `write`.
         self.write(i, 0);
         true
     }
@@ -187,7 +216,7 @@ impl<'a> Ledger<'a> {
         let mut any = false;
         for i in 0..n {
             let addr = self.addr(i);
-            if addr != 0 && !self.pool.owns(addr) {
+            if addr != 0 && self.raw(i).is_none() {
                 self.write(i, 0); // damaged: not followed
             }
             any |= addr != 0;
@@ -219,7 +248,7 @@ impl<'a> Ledger<'a> {
 
     /// How many of the words `0..n` name a packet, counted up to the first that does not.
     pub(crate) fn leading(&self, n: usize) -> usize {
-        (0..n.min(self.capacity())).take_while(|&i| self.pool.owns(self.addr(i))).count()
+        (0..n.min(self.capacity())).take_while(|&i| self.raw(i).is_some()).count()
     }
 
     /// Moves the packets of words `from..to` to the front, which is empty.

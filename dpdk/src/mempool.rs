@@ -172,17 +172,38 @@ fn pool_name(name: &str) -> Result<CString, PoolError> {
     CString::new(name).ok().filter(|_| fits).ok_or_else(|| PoolError::Name(name.to_owned()))
 }
 
-/// Where a pool's mbufs lie: normally `first + i × step`, in general a sorted list.
+/// Where a pool's mbufs lie. DPDK lets no object cross a hugepage, so a pool of several pages has a gap before each border,
+/// as wide as what was left of the page: the places are told page by page.
 #[derive(Clone)]
 struct Objects {
     count: u32,
+    /// Start of the first page.
+    base: u64,
+    /// ⌈2⁶⁴ / step⌉, 0 if the places are irregular. (Lemire, Kaser, Kurz 2019: exact for 32-bit dividends.)
+    reciprocal: u64,
+    /// By page: `first`, `first + step`, … `first + span`.
+    pages: Vec<Run>,
+    /// All places, sorted, if they follow no such rule.
+    irregular: Vec<u64>,
+}
+
+/// Objects at even distances.
+#[derive(Clone, Copy)]
+struct Run {
     first: u64,
     /// Bytes from the first to the last.
     span: u64,
-    /// ⌈2⁶⁴ / step⌉, 0 if the places are irregular. (Lemire, Kaser, Kurz 2019: exact for 32-bit dividends.)
-    reciprocal: u64,
-    irregular: Vec<u64>,
+    /// Number of the first, in all of the pool.
+    index: u32,
 }
+
+impl Run {
+    /// No address lies in it: the offset of any other is above its span, and no object lies at this one.
+    const EMPTY: Self = Self { first: u64::MAX, span: 0, index: 0 };
+}
+
+/// log₂ of the smallest hugepage's bytes; of larger ones each such part is a page here.
+const PAGE_SHIFT: u32 = 21;
 
 impl Objects {
     fn of(pool: NonNull<sys::rte_mempool>) -> Self {
@@ -199,32 +220,54 @@ impl Objects {
     fn from_addresses(mut all: Vec<u64>) -> Self {
         all.sort_unstable();
         let count = u32::try_from(all.len()).expect("DPDK counts objects in u32");
-        let (first, last) = (all.first().copied().unwrap_or(0), all.last().copied().unwrap_or(0));
-        let span = last - first;
-        let step = if count > 1 { all[1] - all[0] } else { u64::from(sys::LB_MBUF_SIZE) };
-        let regular = count > 0 && u32::try_from(span).is_ok() && all.windows(2).all(|w| w[1] - w[0] == step);
-        if regular {
-            let reciprocal = u64::MAX / step + 1;
-            Objects { count, first, span, reciprocal, irregular: Vec::new() }
-        } else {
-            Objects { count, first, span, reciprocal: 0, irregular: all }
+        let base = all.first().map_or(0, |first| first >> PAGE_SHIFT << PAGE_SHIFT);
+        let step = all.windows(2).map(|w| w[1] - w[0]).min().unwrap_or(u64::from(sys::LB_MBUF_SIZE));
+        match runs(&all, base, step) {
+            // ⌈2⁶⁴ / step⌉ is a word for steps above 1.
+            Some(pages) if step > 1 => {
+                Objects { count, base, reciprocal: u64::MAX / step + 1, pages, irregular: Vec::new() }
+            }
+            _ => Objects { count, base, reciprocal: 0, pages: Vec::new(), irregular: all },
         }
     }
 
     #[inline(always)]
     fn index(&self, addr: u64) -> Option<u32> {
-        let offset = addr.wrapping_sub(self.first);
-        if offset > self.span || self.count == 0 {
+        if self.reciprocal == 0 {
+            return self.search(addr);
+        }
+        // An address below the base wraps to a page that is not there.
+        let run = self.pages.get(usize::try_from(addr.wrapping_sub(self.base) >> PAGE_SHIFT).ok()?)?;
+        let offset = addr.wrapping_sub(run.first);
+        if offset > run.span || offset.wrapping_mul(self.reciprocal) >= self.reciprocal {
+            return None; // behind the last, or not a multiple of the step
+        }
+        let before = (u128::from(offset) * u128::from(self.reciprocal)) >> 64;
+        Some(run.index + u32::try_from(before).ok()?)
+    }
+
+    #[cold]
+    fn search(&self, addr: u64) -> Option<u32> {
+        self.irregular.binary_search(&addr).ok().and_then(|i| u32::try_from(i).ok())
+    }
+}
+
+/// The objects page by page; `None` if those of some page are not `step` apart, or far more pages are empty than not.
+fn runs(all: &[u64], base: u64, step: u64) -> Option<Vec<Run>> {
+    let page = |addr: u64| usize::try_from((addr - base) >> PAGE_SHIFT).ok();
+    let pages = page(*all.last()?)? + 1;
+    let mut runs = vec![Run::EMPTY; Some(pages).filter(|n| *n <= 2 * all.len() + 64)?];
+    for (index, addr) in (0..).zip(all) {
+        let run = &mut runs[page(*addr)?];
+        if run.first == u64::MAX {
+            *run = Run { first: *addr, span: 0, index };
+        } else if *addr - run.first - run.span == step {
+            run.span += step;
+        } else {
             return None;
         }
-        if self.reciprocal == 0 {
-            return self.irregular.binary_search(&addr).ok().and_then(|i| u32::try_from(i).ok());
-        }
-        if offset.wrapping_mul(self.reciprocal) >= self.reciprocal {
-            return None; // not a multiple of the step
-        }
-        u32::try_from((u128::from(offset) * u128::from(self.reciprocal)) >> 64).ok()
     }
+    Some(runs)
 }
 
 #[cfg(test)]
@@ -252,6 +295,31 @@ mod tests {
         }
         check(&[0x1000, 0x2000, 0x5000]); // irregular
         check(&[0x1000]);
+        check(&[0x1000, 0x1000 + (1 << 40)]); // most pages are empty: irregular
+    }
+
+    #[test]
+    fn a_gap_before_each_hugepage_costs_no_search() {
+        let page = 1_u64 << PAGE_SHIFT;
+        for (begin, header, step) in [(0, 64, 2432), (0x1_2340, 64, 2496), (page - 4096, 0, 1984)] {
+            let (mut at, mut addresses) = (0x7_0000_0000 + begin, Vec::new());
+            while addresses.len() < 5000 {
+                // As rte_mempool_op_populate_helper (DPDK 22.11 lib/mempool/rte_mempool_ops_default.c).
+                if at / page != (at + step - 1) / page {
+                    at = at.next_multiple_of(page);
+                }
+                addresses.push(at + header);
+                at += step;
+            }
+            let objects = Objects::from_addresses(addresses.clone());
+            assert!(objects.reciprocal != 0 && objects.pages.len() > 4, "{begin:#x}");
+            check(&addresses);
+            let (first, last) = (addresses[0], addresses[4999]);
+            let owned = (first - 4096..last + 4096).step_by(64).filter(|a| objects.index(*a).is_some()).count();
+            assert_eq!(owned, 5000, "none but the objects");
+        }
+        // A gap in the middle of a page is no border's.
+        assert_eq!(Objects::from_addresses(vec![0, 2432, 9728]).reciprocal, 0);
         assert_eq!(Objects::from_addresses(Vec::new()).index(0), None);
     }
 }

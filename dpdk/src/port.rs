@@ -16,6 +16,8 @@ use facts::{bits, capabilities, rss_fields, rx_bits, tx_bits};
 pub struct Port {
     id: u16,
     name: String,
+    /// The device its frames leave by, if another one.
+    out: Option<Box<Port>>,
 }
 
 impl Port {
@@ -29,7 +31,20 @@ impl Port {
         if unsafe { sys::rte_eth_dev_get_port_by_name(c_name.as_ptr(), &raw mut id) } != 0 {
             return Err(missing());
         }
-        Ok(Port { id, name })
+        Ok(Port { id, name, out: None })
+    }
+
+    /// The same port, whose frames leave by the device `out`: a link of two devices, one for each direction.
+    /// Both are configured and started by themselves; a slot needs a queue of its own number on either.
+    /// All else that is asked of the port is answered by the receiving device.
+    #[must_use]
+    pub fn sending_by(self, out: Port) -> Port {
+        Port { out: Some(Box::new(out)), ..self }
+    }
+
+    /// The device its frames leave by.
+    pub(crate) fn sender(&self) -> &Port {
+        self.out.as_deref().unwrap_or(self)
     }
 
     /// The names of all ports, by id.

@@ -42,10 +42,11 @@ impl RxQueue {
 }
 
 impl TxQueue {
-    /// Queue `queue` of a configured port.
+    /// Queue `queue` of a configured port, on the device it sends by.
     pub fn open(port: &Port, queue: u16) -> Result<Self, PortError> {
-        port.check_queue(queue, "tx")?;
-        Ok(TxQueue { port: port.id(), queue })
+        let sender = port.sender();
+        sender.check_queue(queue, "tx")?;
+        Ok(TxQueue { port: sender.id(), queue })
     }
 
     /// Sends the packets of words `0..n`. Returns how many the driver took; the unsent rest has moved to the
@@ -68,5 +69,18 @@ impl TxQueue {
             ledger.shift_down(sent, ready);
         }
         sent
+    }
+
+    /// Sends the packet of one word. `false`: the word is empty, or the driver did not take it (the packet stays).
+    pub fn one(&mut self, ledger: &mut Ledger<'_>, place: usize) -> bool {
+        if ledger.get(place).is_none() {
+            return false;
+        }
+        // SAFETY: the queue was checked at `open`; word `place` is inside and names a packet of the pool.
+        let sent = unsafe { sys::lb_tx_burst(self.port, self.queue, ledger.as_mbufs().add(place), 1) };
+        if sent == 1 {
+            ledger.strike(place, place + 1);
+        }
+        sent == 1
     }
 }

@@ -38,7 +38,9 @@ impl Verb {
         match self {
             Self::List => {
                 let workers: Vec<Worker> = context.get(method::WORKER_LIST)?;
-                context.warn(workers.iter().find_map(|w| w.degraded.as_ref()).map(|why| format!("degraded: {why}")));
+                let degraded = workers.iter().find_map(|w| w.degraded.as_deref());
+                let degraded = degraded.or(workers.is_empty().then_some("no worker: nothing is forwarded"));
+                context.warn(degraded.map(|why| format!("degraded: {why}")));
                 context.show_table(&workers, |workers| table(workers))?;
             }
             Self::Upgrade { zone, binary } => {

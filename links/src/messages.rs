@@ -52,6 +52,12 @@ impl Admit {
     }
 }
 
+/// DPDK's name of the device that is the kernel interface of port `index`.
+#[must_use]
+pub fn kernel_device(index: u32) -> String {
+    format!("net_tap_k{index}")
+}
+
 /// Name of the buffer pool of a slot.
 #[must_use]
 pub fn pool_name(slot: u32) -> String {

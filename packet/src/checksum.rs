@@ -23,6 +23,16 @@ pub fn fold(sum: u64) -> u16 {
     (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
+/// Does a sum other than 0 fold to 0xffff, is it a multiple of it? By the inverse of 65,535 modulo 2^64: multiples of an odd
+/// number, times its inverse, are the small numbers (Granlund and Montgomery, "Division by invariant integers", 1994, §9).
+#[inline(always)]
+#[must_use]
+pub const fn sums_to_ones(sum: u64) -> bool {
+    const INVERSE: u64 = 0x0001_0001_0001_0001_u64.wrapping_neg();
+    const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
+}
+
 /// Checksum of the bytes, to be stored in a field that was zero while summing.
 #[inline]
 #[must_use]

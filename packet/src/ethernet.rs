@@ -148,3 +148,23 @@ pub fn set_vlan(frame: &mut [u8], id: u16) -> bool {
         _ => false,
     }
 }
+
+/// Copies `frame` to `out` with the tag that network `id` wants: none for 0, priority bits kept. Returns the length; `None`: too
+/// short to be a frame, or `out` is too small.
+pub fn retagged(frame: &[u8], id: u16, out: &mut [u8]) -> Option<usize> {
+    const ADDRESSES: usize = 12;
+    let header = header(frame).ok()?;
+    let (addresses, rest) = (frame.get(..ADDRESSES)?, frame.get(header.len - 2..)?);
+    let priority = if header.len == TAGGED_HEADER { frame.get(14)? & 0xf0 } else { 0 };
+    let [high, low] = (id & 0xfff).to_be_bytes();
+    let [a, b] = VLAN.to_be_bytes();
+    let tag = [a, b, priority | high, low];
+    let tag = if id == 0 { &tag[..0] } else { &tag[..] };
+    let len = ADDRESSES + tag.len() + rest.len();
+    let (to, rest_to) = out.get_mut(..len)?.split_at_mut(ADDRESSES);
+    let (tag_to, rest_to) = rest_to.split_at_mut(tag.len());
+    to.copy_from_slice(addresses);
+    tag_to.copy_from_slice(tag);
+    rest_to.copy_from_slice(rest);
+    Some(len)
+}

@@ -16,6 +16,8 @@ pub const UNREACHABLE: u8 = 3;
 pub const ECHO_REQUEST: u8 = 8;
 /// Type: time exceeded.
 pub const TIME_EXCEEDED: u8 = 11;
+/// Type: parameter problem.
+pub const PARAMETER_PROBLEM: u8 = 12;
 /// Code of [`UNREACHABLE`]: port.
 pub const PORT_UNREACHABLE: u8 = 3;
 /// Code of [`UNREACHABLE`]: fragmentation needed and DF set.

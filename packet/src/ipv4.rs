@@ -118,6 +118,14 @@ pub fn set_ttl(packet: &mut [u8], ttl: u8) {
     }
 }
 
+/// Sets the type of service, updating the header checksum.
+#[inline]
+pub fn set_tos(window: &mut [u8; HEADER], tos: u8) {
+    let delta = Delta::NONE.byte(1, window[1], tos);
+    window[1] = tos;
+    put16(window, 10, delta.apply(get16(window, 10)));
+}
+
 /// Writes a header without options, DF set, identification 0 (RFC 6864: atomic datagrams need none).
 #[inline]
 pub fn emit(window: &mut [u8; HEADER], total_len: u16, proto: u8, src: u32, dst: u32) {

@@ -14,9 +14,11 @@ pub mod icmp;
 pub mod ipv4;
 pub mod parse;
 pub mod plain;
+pub mod quote;
 pub mod rewrite;
 pub mod tcp;
 pub mod tcp_options;
+pub mod tunnel;
 pub mod udp;
 mod wire;
 

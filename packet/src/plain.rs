@@ -5,10 +5,12 @@
 //! a session whose SYN lost its timestamps, but for SACK blocks, which must be translated). What is said of it here is what
 //! [`crate::classify`] says, and translated it is what [`crate::rewrite_v4`] makes of it: these two take any packet.
 
-use crate::checksum::{fold, udp_nonzero};
+use arch::{Bytes16, Order};
+
+use crate::checksum::{fold, sums_to_ones, udp_nonzero};
 use crate::ethernet::{self, Mac};
 use crate::ipv4;
-use crate::wire::{bytes, get16, get32, get64, put16, put32, put64};
+use crate::wire::{bytes, get16, get32, get64, put64};
 
 /// Bytes of the headers, all that is read and written.
 pub const WINDOW: usize = 54;
@@ -19,23 +21,11 @@ pub const TCP_HEADERS: u32 = 40;
 /// The start of a plain packet.
 pub type Window = [u8; WINDOW];
 
-/// Addresses and ports in the order of a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tuple {
-    /// `source << 32 | destination`.
-    pub addresses: u64,
-    /// `source << 16 | destination`.
-    pub ports: u32,
-}
-
-impl Tuple {
-    /// Of what the other side sends.
-    #[inline(always)]
-    #[must_use]
-    pub const fn turned(self) -> Self {
-        Self { addresses: self.addresses.rotate_left(32), ports: self.ports.rotate_left(16) }
-    }
-}
+const Z: u8 = Order::ZERO;
+/// From addresses and ports as a packet has them (12 bytes, [`ends`]) to little-endian words, the sender's first; and back.
+pub const SENDER_FIRST: Order = Order([3, 2, 1, 0, 7, 6, 5, 4, 9, 8, 11, 10, Z, Z, Z, Z]);
+/// The same, the receiver's first.
+pub const RECEIVER_FIRST: Order = Order([7, 6, 5, 4, 3, 2, 1, 0, 11, 10, 9, 8, Z, Z, Z, Z]);
 
 /// What every plain packet begins with, when it is sent to a certain station.
 #[derive(Clone, Copy, Debug)]
@@ -98,34 +88,69 @@ fn octets(mac: Mac) -> u64 {
 pub fn read(frame: &[u8], station: &Station) -> Option<Carries> {
     let window: &Window = frame.first_chunk()?;
     let total_len = total_len(window);
+    let room = frame.len() - ethernet::HEADER;
     // TTL, protocol, checksum, source.
     let rest = raw64(window, 22);
     let [ttl, protocol, ..] = rest.to_le_bytes();
     // Summed as the words lie: the checksum does not depend on the byte order (RFC 1071 §2B).
     let sum = add(add(raw64(window, 14), rest), u64::from(raw32(window, 30)));
-    if fold(sum) != 0xffff
-        || usize::from(total_len) > frame.len() - ethernet::HEADER
-        || ttl <= 1
-        || arch::differ(window.first_chunk()?, &station.start, &station.mask)
-    {
+    if !sums_to_ones(sum) || ttl <= 1 || arch::differ(window.first_chunk()?, &station.start, &station.mask) {
         return None;
     }
     match protocol {
-        // Of the flags ACK and none of SYN, FIN, RST; no options.
-        ipv4::TCP => (total_len >= 40 && raw32(window, 46) & 0x17f0 == 0x1050).then_some(Carries::Tcp),
+        ipv4::TCP => {
+            // Not shorter than the headers, not longer than the frame.
+            let whole = usize::from(total_len).wrapping_sub(40) <= room - 40;
+            // Of the flags ACK and none of SYN, FIN, RST; no options.
+            (whole && raw32(window, 46) & 0x17f0 == 0x1050).then_some(Carries::Tcp)
+        }
         ipv4::UDP => {
-            let length = get16(window, 38);
-            (length >= 8 && u32::from(length) + 20 <= u32::from(total_len)).then_some(Carries::Udp)
+            let (length, total_len) = (usize::from(get16(window, 38)), usize::from(total_len));
+            (length >= 8 && length + 20 <= total_len && total_len <= room).then_some(Carries::Udp)
         }
         _ => None,
     }
 }
 
-/// Addresses and ports.
+/// Addresses and ports as they lie in the packet: source, destination, source port, destination port. Four bytes of the
+/// next header follow.
 #[inline(always)]
 #[must_use]
-pub fn tuple(window: &Window) -> Tuple {
-    Tuple { addresses: get64(window, 26), ports: get32(window, 34) }
+pub fn ends(window: &Window) -> Bytes16 {
+    Bytes16::of(&bytes(window, 26))
+}
+
+/// Two words: protocol, source and destination port (`protocol << 32 | source << 16 | destination`), then the addresses
+/// (`source << 32 | destination`).
+#[inline(always)]
+#[must_use]
+pub fn key(window: &Window) -> Bytes16 {
+    /// From the protocol's byte on; the IP header's checksum lies between it and the addresses.
+    const KEY: Order = Order([14, 13, 12, 11, 0, Z, Z, Z, 10, 9, 8, 7, 6, 5, 4, 3]);
+    Bytes16::of(&bytes(window, 23)).ordered(&KEY)
+}
+
+/// Whom a packet is from and to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Source address.
+    pub source: u32,
+    /// Destination address.
+    pub destination: u32,
+    /// Destination port.
+    pub port: u16,
+    /// Of layer 4.
+    pub protocol: u8,
+}
+
+impl Head {
+    /// Of a packet, if it is a plain one; else some numbers.
+    #[inline]
+    #[must_use]
+    pub const fn of(window: &Window) -> Self {
+        let (source, destination) = (get32(window, 26), get32(window, 30));
+        Self { source, destination, port: get16(window, 36), protocol: window[23] }
+    }
 }
 
 /// IP header and payload, bytes.
@@ -167,35 +192,38 @@ pub fn set_link(window: &mut Window, to: u64, from: Source) {
     window[6..14].copy_from_slice(&from.0.to_le_bytes());
 }
 
-/// Translates a plain TCP packet from its tuple and numbers to others, takes 1 off its TTL, updates both checksums.
+/// Translates a plain TCP packet to other ends and numbers, takes 1 off its TTL, updates both checksums.
 #[inline(always)]
-pub fn translate_tcp(window: &mut Window, tuples: (Tuple, Tuple), (from, to): (Numbers, Numbers)) {
-    let changed = translate(window, tuples) + change(from.word(), to.word());
+pub fn translate_tcp(window: &mut Window, onward: Bytes16, (from, to): (Numbers, Numbers)) {
+    // The numbers' words were read in host order, all others as they lie: a byte further up is as good as swapped.
+    let changed = translate(window, onward) + (change(from.word(), to.word()) << 8);
     put64(window, 38, to.word());
-    put16(window, 50, !fold(changed + rest_of(get16(window, 50))));
+    put_raw16(window, 50, !fold(changed + rest_of(raw16(window, 50))));
 }
 
-/// Translates a plain UDP packet from its tuple to another, takes 1 off its TTL, updates both checksums ("none" stays
-/// none).
+/// Translates a plain UDP packet to other ends, takes 1 off its TTL, updates both checksums ("none" stays none).
 #[inline(always)]
-pub fn translate_udp(window: &mut Window, tuples: (Tuple, Tuple)) {
-    let changed = translate(window, tuples);
-    let checksum = get16(window, 40);
+pub fn translate_udp(window: &mut Window, onward: Bytes16) {
+    let changed = translate(window, onward);
+    let checksum = raw16(window, 40);
     if checksum != 0 {
-        put16(window, 40, udp_nonzero(!fold(changed + rest_of(checksum))));
+        put_raw16(window, 40, udp_nonzero(!fold(changed + rest_of(checksum))));
     }
 }
 
-/// Addresses, ports, TTL and the IP header's checksum. Returns what the tuple changes in the sum of layer 4.
+/// Addresses, ports, TTL and the IP header's checksum. Returns what the ends change in the sum of layer 4. All sums are of
+/// words as they lie in memory.
 #[inline(always)]
-fn translate(window: &mut Window, (from, to): (Tuple, Tuple)) -> u64 {
-    let addresses = change(from.addresses, to.addresses);
-    // One less in the upper byte of a word: plus the complement of 0x0100.
-    put16(window, 24, !fold(addresses + 0xfeff + rest_of(get16(window, 24))));
-    put64(window, 26, to.addresses);
-    put32(window, 34, to.ports);
+fn translate(window: &mut Window, onward: Bytes16) -> u64 {
+    let (addresses, ports) = (onward.first64(), onward.third32());
+    let (before, ports_before) = (raw64(window, 26), raw32(window, 34));
+    let changed = change(before, addresses);
+    // TTL is the lower byte of its word: one less is plus the complement of 1.
+    put_raw16(window, 24, !fold(changed + 0xfffe + rest_of(raw16(window, 24))));
+    window[26..34].copy_from_slice(&addresses.to_le_bytes());
+    window[34..38].copy_from_slice(&ports.to_le_bytes());
     window[22] = window[22].wrapping_sub(1);
-    addresses + u64::from(to.ports) + u64::from(!from.ports)
+    changed + u64::from(ports) + u64::from(!ports_before)
 }
 
 /// What words that change add to a sum, less than 2^32: new ones less old ones (RFC 1624, equation 3).
@@ -220,6 +248,16 @@ fn add(a: u64, b: u64) -> u64 {
 }
 
 // Words as they lie in memory, first byte lowest.
+
+#[inline(always)]
+fn raw16(window: &Window, at: usize) -> u16 {
+    u16::from_le_bytes(bytes(window, at))
+}
+
+#[inline(always)]
+fn put_raw16(window: &mut Window, at: usize, value: u16) {
+    [window[at], window[at + 1]] = value.to_le_bytes();
+}
 
 #[inline(always)]
 fn raw32(window: &Window, at: usize) -> u32 {

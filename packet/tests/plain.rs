@@ -3,8 +3,9 @@
 
 mod common;
 
+use arch::Bytes16;
 use common::{Random, assert_checksums};
-use packet::plain::{self, Carries, Numbers, Station, Tuple};
+use packet::plain::{self, Carries, Numbers, Station};
 use packet::{Mac, Parsed, Rewrite, V4, classify, ipv4, rewrite_v4, tcp};
 
 /// Words that carry over and those that do not.
@@ -39,8 +40,18 @@ fn frame(random: &mut Random, udp: bool) -> Vec<u8> {
     frame
 }
 
-fn tuple(p: &V4) -> Tuple {
-    Tuple { addresses: u64::from(p.src) << 32 | u64::from(p.dst), ports: u32::from(p.sport) << 16 | u32::from(p.dport) }
+/// Addresses and ports as a packet has them.
+fn ends(p: &V4) -> [u8; 12] {
+    let mut ends = [0; 12];
+    ends[..4].copy_from_slice(&p.src.to_be_bytes());
+    ends[4..8].copy_from_slice(&p.dst.to_be_bytes());
+    ends[8..10].copy_from_slice(&p.sport.to_be_bytes());
+    ends[10..].copy_from_slice(&p.dport.to_be_bytes());
+    ends
+}
+
+fn bytes16(of: [u8; 12]) -> Bytes16 {
+    Bytes16::of(&std::array::from_fn(|i| of.get(i).copied().unwrap_or(0xa5)))
 }
 
 /// Both translations of one frame; the same is in it afterwards.
@@ -49,18 +60,25 @@ fn translate(frame: &[u8], to: &Rewrite) -> Vec<u8> {
     let (mut general, mut straight) = (frame.to_vec(), frame.to_vec());
     rewrite_v4(&mut general, &p, to);
     let window = straight.first_chunk_mut().unwrap();
-    let (from, onward) =
-        (plain::tuple(window), tuple(&V4 { src: to.src, dst: to.dst, sport: to.sport, dport: to.dport, ..p }));
-    assert_eq!(from, tuple(&p));
-    assert_eq!(from.turned().turned(), from);
+    let onward = bytes16(ends(&V4 { src: to.src, dst: to.dst, sport: to.sport, dport: to.dport, ..p }));
+    assert_eq!(plain::ends(window).same_words(bytes16(ends(&p))) & 7, 7);
+    let words = |ports: u64, addresses: u64| Bytes16::of_words(ports, addresses);
+    let (source, destination) = (u64::from(p.src), u64::from(p.dst));
+    let (sport, dport) = (u64::from(p.sport), u64::from(p.dport));
+    let key = words(u64::from(p.proto) << 32 | sport << 16 | dport, source << 32 | destination);
+    assert_eq!(plain::key(window).same_words(key), 15);
+    let sent = words(destination << 32 | source, dport << 16 | sport);
+    assert_eq!(plain::ends(window).ordered(&plain::SENDER_FIRST).same_words(sent), 15);
+    let received = words(source << 32 | destination, sport << 16 | dport);
+    assert_eq!(plain::ends(window).ordered(&plain::RECEIVER_FIRST).same_words(received), 15);
     if p.proto == ipv4::TCP {
         let was = Numbers::of(window);
         assert_eq!(was, Numbers { seq: p.seq, ack: p.ack });
         let is = Numbers { seq: p.seq.wrapping_add(to.seq_add), ack: p.ack.wrapping_sub(to.ack_sub) };
         assert_eq!(u32::from(plain::total_len(window)) - plain::TCP_HEADERS, p.payload_len());
-        plain::translate_tcp(window, (from, onward), (was, is));
+        plain::translate_tcp(window, onward, (was, is));
     } else {
-        plain::translate_udp(window, (from, onward));
+        plain::translate_udp(window, onward);
     }
     assert_eq!(straight, general, "{to:x?}");
     straight

@@ -94,6 +94,10 @@ proptest! {
         let folded = checksum::fold(checksum::sum(&bytes));
         prop_assert_eq!(u64::from(folded) % 0xffff, plain % 0xffff);
         prop_assert_eq!(folded == 0, plain == 0);
+        let sum = checksum::sum(&bytes);
+        for sum in [sum, sum + u64::from(!folded)] {
+            prop_assert_eq!(checksum::sums_to_ones(sum) && sum != 0, checksum::fold(sum) == 0xffff);
+        }
         let (a, b) = bytes.split_at((at * 2).min(bytes.len()));
         prop_assert_eq!(checksum::fold(checksum::sum(a) + checksum::sum(b)), folded);
     }

@@ -130,6 +130,9 @@ pub fn layout_version() -> u32 {
 /// resize or reinterpret anything, nor move the parts of a segment: the [`fingerprint`](crate::fingerprint) stays. Tables
 /// keep the version they were made with, and a newer build writes into them nothing that this version does not know. So
 /// it takes over from an older one and gives back to it; tables *made* by the newer one are refused by the older.
+///
+/// **1.1** gave a meaning to: modes `nat`, `dr`, `tunnel` and the flags of directories and sessions that come with them;
+/// schedulers after `lc`, persistence, and the files of both ([`LAYOUT_CHOICES`](crate::limits::LAYOUT_CHOICES)).
 #[must_use]
 pub const fn compatible(own: u32, tables: u32) -> bool {
     tables >> 16 == own >> 16 && tables <= own

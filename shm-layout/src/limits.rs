@@ -4,7 +4,10 @@
 /// [`compatible`](crate::header::compatible)). Whoever raises it adds the golden segments of the new version
 /// (`cargo run -p shm-layout --example golden`) and keeps the old ones.
 pub const LAYOUT_VERSION: u32 = 0x0001_0001;
-/// First version with choice tables, persistence, and what [`ServiceRow`](crate::published::ServiceRow) says of them.
+/// First version with choice tables, persistence, and what [`ServiceRow`](crate::published::ServiceRow) says of them; with
+/// the modes after `FULLNAT` and the flags they set ([`mode`](crate::published::mode),
+/// [`directory_flag::NAT`](crate::published::directory_flag::NAT), [`flag::DIRECT`](crate::session::flag::DIRECT),
+/// [`flag::TUNNEL`](crate::session::flag::TUNNEL)).
 pub const LAYOUT_CHOICES: u32 = 0x0001_0001;
 
 /// Ports an appliance may own.
@@ -43,7 +46,8 @@ pub const INDEX_LOAD_PERCENT: u64 = 85;
 
 /// How keys are packed and hashed; raised with every change, for a table filled by one way is empty to another. Odd: by
 /// the CPU's AES instructions.
-pub const INDEX_HASH: usize = 2 + cfg!(all(target_arch = "x86_64", target_feature = "aes")) as usize;
+pub const INDEX_HASH: usize =
+    2 + cfg!(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes")) as usize;
 
 /// Retired generations kept before `apply` waits for the slowest worker.
 pub const RETIRED_GENERATIONS: usize = 4;

@@ -74,12 +74,17 @@ impl Hop {
     pub const fn tag(self) -> u8 {
         self.0.to_le_bytes()[6]
     }
-    /// Is it resolved, on this port (< 64), and still the neighbour whose tag this was?
+    /// A resolved hop by `port` (< 64) of which neither MAC nor tag is known, for [`leads_by`](Self::leads_by).
+    #[must_use]
+    pub const fn any_by(port: u8) -> Self {
+        Self(RESOLVED | (port as u64) << 56)
+    }
+    /// Is it resolved, by the port of `way` ([`any_by`](Self::any_by)), and still the neighbour whose tag this was?
     #[inline(always)]
     #[must_use]
-    pub const fn leads_out(self, tag: u8, port: u8) -> bool {
+    pub const fn leads_by(self, way: Self, tag: u8) -> bool {
         // Bit 63 is not used.
-        self.0 >> 48 == (RESOLVED >> 48) | (port as u64) << 8 | tag as u64
+        (self.0 ^ way.0) >> 48 == tag as u64
     }
     /// Port it is reached by.
     #[inline(always)]

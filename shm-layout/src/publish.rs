@@ -23,13 +23,12 @@ use std::time::{Duration, Instant};
 use arena::Arena;
 use choices::{Table, Tables};
 pub use node::{PortPlan, SlotPlan, write_node};
-pub use plan::{Hashing, LocalPlan, MemberPlan, Plan, ServicePlan};
+pub use plan::{Hashing, LocalPlan, MemberPlan, Plan, ServicePlan, SharedPlan};
 pub use quorum::{Laggard, control_age_ms, lowest_seen, owner_alive};
 pub use sequence::{STEPS_MAX, smooth};
 
 use crate::limits::{MAX_LADDRS, NONE, RETIRED_GENERATIONS};
-use crate::neighbours::Ip;
-use crate::published::{Published, address_hash, admin, directory_flag, service_flag};
+use crate::published::{Published, address_hash, admin, directory_flag, mode, service_flag};
 use crate::segment::Rows;
 use crate::seqlock;
 use crate::slot::Slot;
@@ -71,7 +70,7 @@ pub enum PublishError {
     },
     /// The tables know nothing of what the service asks for.
     #[error(
-        "the tables were made by a version that has no choice tables and no persistence, which service {service} needs; hint: stop the appliance when no session lives, its next start makes them anew"
+        "the tables were made by a version that does not know the mode, scheduler or persistence of service {service}; hint: stop the appliance when no session lives, its next start makes them anew"
     )]
     Older {
         /// Name of the service.
@@ -91,7 +90,7 @@ pub enum PublishError {
 #[derive(Debug)]
 struct Version {
     /// `None`: damaged; its rows are kept until its generation goes.
-    plan: Option<ServicePlan>,
+    plan: Option<Arc<ServicePlan>>,
     row: u32,
     members: Range<u32>,
     steps: Range<u32>,
@@ -199,7 +198,7 @@ impl Publisher {
         };
         let mut members = range(&service.first_member, &service.members);
         let mut steps = range(&service.first_step, &service.steps);
-        let plan = ServicePlan::load(&self.tables, index, service);
+        let plan = ServicePlan::load(&self.tables, index, service).map(Arc::new);
         // A damaged row may name what another owns: then it owns nothing.
         if !self.members.claim(&members) {
             members = 0..0;
@@ -236,7 +235,8 @@ impl Publisher {
 
     /// Is exactly this in force? (A plan in another order of services is the same one.)
     #[must_use]
-    pub fn in_force(&self, plan: &Plan) -> bool {
+    pub fn in_force(&self, plan: impl Into<SharedPlan>) -> bool {
+        let plan = plan.into();
         let Some(held) = self.held.back() else { return false };
         let block = &self.tables.directories[held.directory];
         let now: HashMap<u32, &Version> =
@@ -289,11 +289,12 @@ impl Publisher {
     /// Limits, or a worker that holds rows: nothing was changed.
     pub fn stage(
         &mut self,
-        plan: &Plan,
+        plan: impl Into<SharedPlan>,
         number: u64,
         slots: &[Slot],
         patience: Duration,
     ) -> Result<Staged, PublishError> {
+        let plan = &plan.into();
         self.check(plan, number)?;
         let deadline = Instant::now() + patience;
         loop {
@@ -312,7 +313,7 @@ impl Publisher {
         }
     }
 
-    fn check(&self, plan: &Plan, number: u64) -> Result<(), PublishError> {
+    fn check(&self, plan: &SharedPlan, number: u64) -> Result<(), PublishError> {
         let current = self.generation();
         if number <= current || number >> 56 != 0 {
             return Err(PublishError::Stale { number, current });
@@ -329,27 +330,32 @@ impl Publisher {
         limit("local address", (plan.locals.len() as u64).saturating_sub(1), MAX_LADDRS as u64)
     }
 
-    fn build(&mut self, plan: &Plan, number: u64) -> Result<Held, PublishError> {
+    fn build(&mut self, plan: &SharedPlan, number: u64) -> Result<Held, PublishError> {
         let free = |d: &usize| !self.held.iter().any(|held| held.directory == *d);
         let directory = (0..self.tables.directories.len()).find(free).ok_or(PublishError::Full {
             what: "directories",
             count: 1,
             free: 0,
         })?;
-        let now: HashMap<u32, Arc<Version>> = self.held.back().map_or_else(HashMap::new, |held| {
-            held.versions.iter().filter_map(|v| v.plan.as_ref().map(|p| (p.index, Arc::clone(v)))).collect()
-        });
+        // By service index: what is in force of it.
+        let mut now: Vec<Option<Arc<Version>>> = vec![None; self.tables.services.len()];
+        for version in self.held.back().into_iter().flat_map(|held| &held.versions) {
+            if let Some(place) = version.plan.as_ref().and_then(|p| now.get_mut(p.index as usize)) {
+                *place = Some(Arc::clone(version));
+            }
+        }
         let mut held = Held { number, directory, versions: Vec::with_capacity(plan.services.len()) };
         for service in &plan.services {
-            let version = match now.get(&service.index).filter(|v| v.plan.as_ref() == Some(service)) {
+            let same = |v: &&Arc<Version>| v.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, service) || p == service);
+            let version = match now.get(service.index as usize).and_then(Option::as_ref).filter(same) {
                 Some(version) => Ok(Arc::clone(version)),
-                None => self.write_service(service, now.get(&service.index).map(AsRef::as_ref)).map(Arc::new),
+                None => {
+                    let before = now.get(service.index as usize).and_then(Option::as_deref);
+                    self.write_service(service, before).map(Arc::new).inspect(|_| (self.step)())
+                }
             };
             match version {
-                Ok(version) => {
-                    held.versions.push(version);
-                    (self.step)();
-                }
+                Ok(version) => held.versions.push(version),
                 Err(error) => {
                     drop(now);
                     self.release(held);
@@ -361,7 +367,7 @@ impl Publisher {
         Ok(held)
     }
 
-    fn write_service(&mut self, plan: &ServicePlan, before: Option<&Version>) -> Result<Version, PublishError> {
+    fn write_service(&mut self, plan: &Arc<ServicePlan>, before: Option<&Version>) -> Result<Version, PublishError> {
         let full =
             |what, count: usize, arena: &Arena| PublishError::Full { what, count: count as u64, free: arena.free() };
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -383,7 +389,7 @@ impl Publisher {
             self.members.give(members);
             return Err(full("weighted places", sequence.len(), &self.steps));
         };
-        let before = before.and_then(|version| version.plan.as_ref().zip(version.table.as_ref()));
+        let before = before.and_then(|version| version.plan.as_deref().zip(version.table.as_ref()));
         let table = match self.choices.of(plan, before) {
             Ok(table) => table,
             Err(error) => {
@@ -407,10 +413,10 @@ impl Publisher {
             self.tables.steps[at as usize].store(*step, Relaxed);
         }
         service.checksum.store(self.tables.service_sum(service), Relaxed);
-        Ok(Version { plan: Some(plan.clone()), row: row.start, members, steps, table })
+        Ok(Version { plan: Some(Arc::clone(plan)), row: row.start, members, steps, table })
     }
 
-    fn write_directory(&self, held: &Held, plan: &Plan) {
+    fn write_directory(&self, held: &Held, plan: &SharedPlan) {
         let block = &self.tables.directories[held.directory];
         // Release: a reader outside the quorum that sees new words below also sees that the block is being written.
         block.head.generation.store(0, Release);
@@ -421,37 +427,43 @@ impl Publisher {
         clear(&block.vip_addresses, 0);
         clear(&block.local_addresses, 0);
         (self.step)();
-        let mut keys = std::collections::HashSet::new();
-        let mut addresses = std::collections::HashSet::new();
+        // Services by index, for comparing what a place of the hash tables holds with what is to be put there.
+        let mut plans: Vec<Option<&ServicePlan>> = vec![None; block.services.len()];
+        for service in held.versions.iter().filter_map(|v| v.plan.as_deref()) {
+            plans[service.index as usize] = Some(service);
+        }
+        let plan_of = |index: u32| plans.get(index as usize).copied().flatten();
         // A removed service whose address has been given to another is found by its sessions only.
         let gone = |v: &&Arc<Version>| v.plan.as_ref().is_some_and(|p| p.flags & service_flag::REMOVED != 0);
         let (removed, kept): (Vec<_>, Vec<_>) = held.versions.iter().partition(gone);
         for version in kept.into_iter().chain(removed) {
-            let Some(service) = &version.plan else { continue };
+            let Some(service) = version.plan.as_deref() else { continue };
             block.services[service.index as usize].store(version.row, Relaxed);
-            if keys.insert((service.vip, service.port, service.protocol)) {
-                insert(&block.vips, address_hash(service.vip, service.port, service.protocol), service.index);
-            }
-            if addresses.insert(service.vip) {
-                insert(&block.vip_addresses, address_hash(service.vip, 0, 0), service.index);
-            }
+            insert(&block.vips, address_hash(service.vip, service.port, service.protocol), service.index, |other| {
+                plan_of(other)
+                    .is_some_and(|o| (o.vip, o.port, o.protocol) == (service.vip, service.port, service.protocol))
+            });
+            insert(&block.vip_addresses, address_hash(service.vip, 0, 0), service.index, |other| {
+                plan_of(other).is_some_and(|o| o.vip == service.vip)
+            });
             for (member, at) in service.members.iter().zip(version.members.clone()) {
                 block.servers[member.id as usize].store(at, Relaxed);
             }
         }
-        let mut locals: std::collections::HashSet<Ip> = std::collections::HashSet::new();
         for (at, local) in (0_u32..).zip(&plan.locals) {
             local.store(&block.locals[at as usize]);
-            if locals.insert(local.ip) {
-                insert(&block.local_addresses, address_hash(local.ip, 0, 0), at);
-            }
+            insert(&block.local_addresses, address_hash(local.ip, 0, 0), at, |other| {
+                plan.locals.get(other as usize).is_some_and(|o| o.ip == local.ip)
+            });
         }
         let highest = plan.services.iter().map(|s| s.index + 1).max().unwrap_or(0);
         block.head.services.store(highest, Relaxed);
         block.head.locals.store(u32::try_from(plan.locals.len()).unwrap_or(0), Relaxed);
         let ends = |m: &MemberPlan| matches!(m.admin, admin::DISABLED | admin::REMOVED_NOW);
         let sweep = plan.services.iter().any(|s| s.members.iter().any(ends));
-        block.head.flags.store(if sweep { directory_flag::SWEEP } else { 0 }, Relaxed);
+        let nat = plan.services.iter().any(|s| s.mode == mode::NAT);
+        let flags = [(sweep, directory_flag::SWEEP), (nat, directory_flag::NAT)];
+        block.head.flags.store(flags.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(), Relaxed);
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         block.head.published_at.store(since.map_or(0, |t| t.as_secs()), Relaxed);
         (self.step)();
@@ -477,15 +489,17 @@ impl Publisher {
     }
 }
 
-/// Puts `value + 1` at the first empty place from the hash's; the tables are at most half full.
-fn insert(rows: &Rows<AtomicU32>, hash: u64, value: u32) {
+/// Puts `value + 1` at the first empty place from the hash's, unless one that is the `same` stands on the way: the first
+/// of two wins. The tables are at most half full.
+fn insert(rows: &Rows<AtomicU32>, hash: u64, value: u32, same: impl Fn(u32) -> bool) {
     let mask = rows.len().wrapping_sub(1);
     let start = usize::try_from(hash >> 32).unwrap_or(0);
     for step in 0..rows.len() {
         let place = &rows[start.wrapping_add(step) & mask];
-        if place.load(Relaxed) == 0 {
-            place.store(value + 1, Relaxed);
-            return;
+        match place.load(Relaxed) {
+            0 => return place.store(value + 1, Relaxed),
+            other if same(other - 1) => return,
+            _ => {}
         }
     }
 }

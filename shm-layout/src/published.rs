@@ -87,9 +87,16 @@ impl Directory {
         header::checksum(self.head.words().chain(words).chain(locals))
     }
 
+    /// Where a probe of a hash table begins.
+    #[inline]
+    #[must_use]
+    pub fn first(rows: &Rows<AtomicU32>, hash: u64) -> usize {
+        usize::try_from(hash >> 32).unwrap_or(0) & rows.len().wrapping_sub(1)
+    }
+
     fn probe(rows: &Rows<AtomicU32>, hash: u64, mut hit: impl FnMut(u32) -> bool) -> Option<u32> {
         let mask = rows.len().wrapping_sub(1);
-        let start = usize::try_from(hash >> 32).unwrap_or(0);
+        let start = Self::first(rows, hash);
         for step in 0..rows.len() {
             let place = rows.get(start.wrapping_add(step) & mask)?.load(Ordering::Relaxed);
             if place == 0 {

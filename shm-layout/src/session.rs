@@ -34,19 +34,16 @@ pub struct SessionRow {
     pub state: AtomicU8,
     /// [`flag`] bits.
     pub flags: AtomicU8,
-    /// Next hop towards the client: row of the neighbour table.
-    pub client_hop: AtomicU16,
-    /// Next hop towards the server.
-    pub server_hop: AtomicU16,
-    /// Tag of the client's next-hop row when it was taken: a recycled row is noticed.
-    pub client_hop_tag: AtomicU8,
-    /// Tag of the server's next-hop row.
-    pub server_hop_tag: AtomicU8,
+    /// Next hop towards the client, towards the server: rows of the neighbour table.
+    pub hop: [AtomicU16; 2],
+    /// Tags of these rows when they were taken: a recycled row is noticed.
+    pub hop_tag: [AtomicU8; 2],
     /// Real server id.
     pub server_id: AtomicU32,
     /// Next record in the same wheel bucket or in the free list.
     pub link: AtomicU32,
-    /// ISN shift added to what the client sends; the index of the extension record when [`flag::EXTENSION`] is set.
+    /// ISN shift added to what the client sends; the index of the extension record when [`flag::EXTENSION`] is set; the real
+    /// server's address when [`flag::DIRECT`] is.
     pub isn_shift: AtomicU32,
     /// Highest sequence end seen, client then server, in the sender's own numbers.
     pub end: [AtomicU32; 2],
@@ -56,7 +53,7 @@ pub struct SessionRow {
 }
 row!(SessionRow, size 64, align 64,
     client_ip @ 0, vip @ 4, client_port @ 8, vip_port @ 10, local_ip @ 12, server_ip @ 16, local_port @ 20,
-    server_port @ 22, last_seen @ 24, state @ 28, flags @ 29, client_hop @ 30, server_hop @ 32, client_hop_tag @ 34,
+    server_port @ 22, last_seen @ 24, state @ 28, flags @ 29, hop @ 30, hop_tag @ 34,
     server_id @ 36, link @ 40, isn_shift @ 44, end @ 48, ack @ 56);
 
 /// Bits of [`SessionRow::flags`].
@@ -73,6 +70,12 @@ pub mod flag {
     pub const INDEXED: u8 = 16;
     /// Counted as active at its server.
     pub const COUNTED: u8 = 32;
+    /// Only the client's packets come by, and only their link changes (mode dr). Local and server side are the client and the
+    /// VIP once more, so that nothing is translated and both keys are the connection's own; the real server's address stands
+    /// in `isn_shift`, its port is the VIP's. From layout 1.1.
+    pub const DIRECT: u8 = 64;
+    /// And they are wrapped into packets to the real server (mode tunnel). From layout 1.1.
+    pub const TUNNEL: u8 = 128;
 }
 
 /// Where a session stands. Order: index of [`ServiceRow::timeouts`](crate::published::ServiceRow::timeouts).

@@ -26,6 +26,14 @@ pub struct Conf {
     pub slots: u32,
     /// `port.mtu`.
     pub mtu: u32,
+    /// `port.vlan`, 0: none.
+    pub vlan: u16,
+    /// `port.kernel`.
+    pub kernel: Option<String>,
+    /// `port.gateways`.
+    pub gateways: Vec<String>,
+    /// `[limits]`: services, real servers; `None`: the defaults.
+    pub limits: Option<(u32, u32)>,
     /// Local address ranges.
     pub laddrs: Vec<String>,
     /// Services.
@@ -41,6 +49,8 @@ pub struct Service {
     pub vip: String,
     /// `protocol`.
     pub protocol: &'static str,
+    /// `mode`.
+    pub mode: &'static str,
     /// `scheduler`.
     pub scheduler: &'static str,
     /// Further lines of the table, as TOML (e.g. `timeouts = {…}`).
@@ -86,6 +96,10 @@ impl Conf {
             zones: vec![vec![0], vec![1]],
             slots: 2,
             mtu: 1500,
+            vlan: 0,
+            kernel: None,
+            gateways: Vec::new(),
+            limits: None,
             laddrs: vec!["10.0.0.128/30".into()],
             services: Vec::new(),
         }
@@ -125,8 +139,14 @@ impl Conf {
         }
         let zones: Vec<usize> = (0..self.zones.len()).collect();
         writeln!(out, "[[port]]\nname = {PORT:?}\ndevice = \"net_tap0,iface={}\"", self.tap())?;
-        writeln!(out, "zones = {zones:?}\nslots = {}\nmtu = {}", self.slots, self.mtu)?;
-        writeln!(out, "addresses = [\"{APPLIANCE}/{PREFIX}\"]\n")?;
+        writeln!(out, "zones = {zones:?}\nslots = {}\nmtu = {}\nvlan = {}", self.slots, self.mtu, self.vlan)?;
+        writeln!(out, "addresses = [\"{APPLIANCE}/{PREFIX}\"]\ngateways = {:?}\n", self.gateways)?;
+        if let Some(kernel) = &self.kernel {
+            writeln!(out, "kernel = {kernel:?}\n")?;
+        }
+        if let Some((services, servers)) = self.limits {
+            writeln!(out, "[limits]\nservices = {services}\nreal_servers = {servers}\n")?;
+        }
         for range in &self.laddrs {
             writeln!(out, "[[laddr]]\nport = {PORT:?}\naddress = {range:?}\n")?;
         }
@@ -146,6 +166,7 @@ impl Service {
             name: name.into(),
             vip,
             protocol,
+            mode: "fullnat",
             scheduler: "rr",
             extra: Vec::new(),
             health: format!("{{ type = {check:?}, interval = \"500ms\", timeout = \"300ms\", rise = 2, fall = 3 }}"),
@@ -162,7 +183,7 @@ impl Service {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "[[service]]\nname = {:?}\nvip = {:?}", self.name, self.vip)?;
-        writeln!(out, "protocol = {:?}\nmode = \"fullnat\"", self.protocol)?;
+        writeln!(out, "protocol = {:?}\nmode = {:?}", self.protocol, self.mode)?;
         writeln!(out, "scheduler = {:?}\nhealth = {}", self.scheduler, self.health)?;
         for line in &self.extra {
             writeln!(out, "{line}")?;

@@ -168,4 +168,12 @@ impl Lbctl {
     pub fn ports(&self) -> Result<Vec<Port>> {
         self.json(&["port", "list"])
     }
+
+    /// What the appliance lacks while it serves on; empty: nothing.
+    ///
+    /// # Errors
+    /// As [`Self::json`].
+    pub fn degraded(&self) -> Result<String> {
+        Ok(self.ports()?.into_iter().find_map(|port| port.degraded).unwrap_or_default())
+    }
 }

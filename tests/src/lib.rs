@@ -18,7 +18,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod appliance;
+pub mod bench;
 pub mod claims;
 pub mod clock;
 pub mod conf;

@@ -17,8 +17,8 @@ use crate::{Error, Result};
 const HOME: &str = "/run/containerlb-rig";
 /// The client's address.
 pub const CLIENT: &str = "10.0.0.11";
-/// Interface of the tap's kernel end inside the bridge namespace.
-const BRIDGE: &str = "br0";
+/// The bridge of client, servers and the tap, in the bridge namespace.
+pub const BRIDGE: &str = "br0";
 /// The tap has the port's own MAC when it is made: the bridge would take every frame to the
 /// appliance as its own.
 const TAP_MAC: &str = "02:00:00:00:fe:01";
@@ -208,9 +208,13 @@ impl Rig {
         self.bridge.ip(&[
             &format!("link set {tap} address {TAP_MAC}"),
             &format!("link set {tap} mtu {}", self.appliance.conf.mtu),
-            &format!("link set {tap} master {BRIDGE}"),
             &format!("link set {tap} up"),
-        ])
+        ])?;
+        match self.appliance.conf.vlan {
+            0 => self.bridge.ip(&[&format!("link set {tap} master {BRIDGE}")]),
+            // What joins a tagged link to the bridge is the test's.
+            _ => Ok(()),
+        }
     }
 
     /// Waits until `rs list` shows no real server that is checked and not up.

@@ -17,6 +17,9 @@ pub const TALK_PORT: u16 = 9000;
 /// Port of the echo of numbered datagrams.
 pub const STREAM_PORT: u16 = 7000;
 
+/// Size of the file `/files/big` that nginx serves, bytes.
+pub const BIG: usize = 4 << 20;
+
 /// A host with real servers.
 pub struct ServerHost {
     /// Its name, which the servers put into every answer.
@@ -51,6 +54,10 @@ impl ServerHost {
     pub fn start_nginx(&mut self, folder: &Path) -> Result<()> {
         let home = folder.join(format!("nginx-{}", self.name));
         std::fs::create_dir_all(&home).map_err(Error::file("create", &home))?;
+        let big: Vec<u8> = (0..BIG).map(|i| (i * i >> 7).to_le_bytes()[0]).collect();
+        let files = home.join("files");
+        std::fs::create_dir_all(&files).map_err(Error::file("create", &files))?;
+        std::fs::write(files.join("big"), big).map_err(Error::file("write", &files))?;
         let conf = home.join("nginx.conf");
         std::fs::write(&conf, self.nginx_conf(&home)).map_err(Error::file("write", &conf))?;
         let mut command = self.ns.command("nginx");
@@ -93,6 +100,17 @@ impl ServerHost {
         Ok(())
     }
 
+    /// Starts one more UDP server, at another address of the host.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn start_dns_at(&mut self, folder: &Path, address: &str) -> Result<()> {
+        let mut echo = self.ns.command(beside_me("udp-echo")?);
+        echo.args(["--listen", &format!("{address}:{DNS_PORT}"), "--name", &self.name]);
+        self.others.push(Daemon::spawn(&format!("udp-echo-{address}-{}", self.name), folder, echo, false)?);
+        Ok(())
+    }
+
     fn wait_listening(&self, port: u16, daemon: &mut Daemon) -> Result<()> {
         let what = format!("{} listening on {}", daemon.name(), self.at(port));
         let filter = format!("sport = :{port}");
@@ -104,7 +122,7 @@ impl ServerHost {
     }
 
     fn nginx_conf(&self, home: &Path) -> String {
-        let (name, listen, home) = (&self.name, self.at(HTTP_PORT), home.display());
+        let (name, listen, home) = (&self.name, HTTP_PORT, home.display());
         format!(
             "daemon off;\nuser root;\nworker_processes 1;\npid {home}/pid;\nerror_log {home}/error.log warn;\n\
              worker_rlimit_nofile 16384;\nevents {{ worker_connections 8192; }}\n\
@@ -113,6 +131,7 @@ impl ServerHost {
              \x20 fastcgi_temp_path {home}/fastcgi; uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;\n\
              \x20 server {{\n    listen {listen} backlog=4096;\n\
              \x20   location / {{ add_header X-Server {name} always; return 200 \"{name}\\n\"; }}\n\
+             \x20   location /files/ {{ root {home}; dav_methods PUT; client_max_body_size 1g; }}\n\
              \x20   location /whoami {{ add_header X-Server {name}; return 200 \"$remote_addr:$remote_port\\n\"; }}\n\
              \x20 }}\n}}\n"
         )

@@ -139,6 +139,8 @@ pub struct Port {
     pub rx_missed: u64,
     pub rx_nombuf: u64,
     pub mbufs_free: u64,
+    #[serde(default)]
+    pub degraded: Option<String>,
 }
 
 /// One element of `laddr list`.

@@ -9,11 +9,15 @@ use shm_layout::slot::Slot;
 pub struct DpdkIo {
     rx_queue: RxQueue,
     tx_queue: TxQueue,
+    /// The port's kernel interface, if this slot speaks with it.
+    kernel: Option<(RxQueue, TxQueue)>,
     rx: Ledger<'static>,
     tx: Ledger<'static>,
     wait: Ledger<'static>,
     /// Frames in `tx`, from place 0.
     queued: usize,
+    /// Their bytes.
+    bytes: u64,
     /// The port took nothing at the last flush.
     refused: bool,
 }
@@ -32,12 +36,23 @@ impl DpdkIo {
         Ok(Self {
             rx_queue: RxQueue::open(port, queue)?,
             tx_queue: TxQueue::open(port, queue)?,
+            kernel: None,
             rx: Ledger::new(&row.rx, pool),
             queued: tx.filled(),
+            bytes: bytes_of(&tx, tx.filled()),
             tx,
             wait: Ledger::new(&row.wait, pool),
             refused: false,
         })
+    }
+
+    /// With the one queue pair of the port's kernel interface.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn with_kernel(mut self, interface: &Port) -> Result<Self, PortError> {
+        self.kernel = Some((RxQueue::open(interface, 0)?, TxQueue::open(interface, 0)?));
+        Ok(self)
     }
 }
 
@@ -47,15 +62,19 @@ fn bytes<'a>(ledger: &'a mut Ledger<'_>, place: usize) -> Option<&'a mut [u8]> {
     ledger.get(place).filter(|packet| packet.nb_segs() == 1).map(dpdk::PacketMut::into_data)
 }
 
-/// Moves a frame to place `end` of `tx`, without the flags of its reception: those of transmission share their word.
-#[inline(always)]
-fn queue(from: &mut Ledger<'_>, place: usize, tx: &mut Ledger<'_>, end: &mut usize) -> bool {
-    if let Some(mut packet) = from.get(place) {
-        packet.clear_offload();
+/// Bytes of the frames in the first places.
+fn bytes_of(ledger: &Ledger<'_>, places: usize) -> u64 {
+    (0..places).map(|place| ledger.data(place).map_or(0, |data| data.len() as u64)).sum()
+}
+
+impl DpdkIo {
+    /// A frame has moved to the end of `tx`, or could not.
+    #[inline(always)]
+    fn took(&mut self, bytes: Option<usize>) -> bool {
+        self.queued += usize::from(bytes.is_some());
+        self.bytes += bytes.unwrap_or(0) as u64;
+        bytes.is_some()
     }
-    let moved = from.move_to(place, tx, *end);
-    *end += usize::from(moved);
-    moved
 }
 
 impl Io for DpdkIo {
@@ -96,9 +115,14 @@ impl Io for DpdkIo {
         self.rx.get(place).is_some_and(|mut packet| packet.set_len(len).is_ok())
     }
 
+    fn prepend(&mut self, place: usize, n: usize) -> bool {
+        self.rx.get(place).is_some_and(|mut packet| packet.prepend(n).is_ok())
+    }
+
     #[inline]
     fn send(&mut self, place: usize) -> bool {
-        queue(&mut self.rx, place, &mut self.tx, &mut self.queued)
+        let moved = self.rx.move_to_send(place, &mut self.tx, self.queued);
+        self.took(moved)
     }
 
     #[inline]
@@ -116,7 +140,8 @@ impl Io for DpdkIo {
     }
 
     fn unpark(&mut self, at: usize) -> bool {
-        queue(&mut self.wait, at, &mut self.tx, &mut self.queued)
+        let moved = self.wait.move_to_send(at, &mut self.tx, self.queued);
+        self.took(moved)
     }
 
     fn discard_parked(&mut self, at: usize) {
@@ -125,16 +150,15 @@ impl Io for DpdkIo {
 
     fn originate(&mut self, frame: &[u8]) -> bool {
         let made = self.tx.alloc_with(self.queued, frame).unwrap_or(false);
-        self.queued += usize::from(made);
-        made
+        self.took(made.then_some(frame.len()))
     }
 
     fn flush(&mut self) -> Flushed {
-        let length = |tx: &Ledger<'_>, place: usize| tx.data(place).map_or(0, |d| d.len() as u64);
-        let before: u64 = (0..self.queued).map(|place| length(&self.tx, place)).sum();
         let sent = self.tx_queue.burst(&mut self.tx, self.queued);
         self.queued -= sent;
-        let rest: u64 = (0..self.queued).map(|place| length(&self.tx, place)).sum();
+        let rest = bytes_of(&self.tx, self.queued);
+        let bytes = self.bytes.saturating_sub(rest);
+        self.bytes = rest;
         let mut dropped = 0;
         // Refused twice in a row: the first may be one that the port can never send.
         if sent > 0 || self.queued == 0 {
@@ -144,11 +168,22 @@ impl Io for DpdkIo {
             self.drop_first();
             dropped = 1;
         }
-        Flushed { sent, bytes: before - rest, dropped, held: self.queued }
+        Flushed { sent, bytes, dropped, held: self.queued }
     }
 
     fn queued(&self) -> usize {
         self.queued
+    }
+
+    fn receive_kernel(&mut self) -> usize {
+        self.kernel.as_mut().map_or(0, |(queue, _)| queue.burst(&mut self.rx))
+    }
+
+    fn to_kernel(&mut self, place: usize) -> bool {
+        if let Some(mut packet) = self.rx.get(place) {
+            packet.clear_offload();
+        }
+        self.kernel.as_mut().is_some_and(|(_, queue)| queue.one(&mut self.rx, place))
     }
 }
 
@@ -156,6 +191,7 @@ impl DpdkIo {
     /// Gives up the first frame of `tx`; the others move up.
     #[cold]
     fn drop_first(&mut self) {
+        self.bytes = self.bytes.saturating_sub(bytes_of(&self.tx, 1));
         self.tx.free(0);
         for place in 1..self.queued {
             if let Some(packet) = self.tx.take(place) {

@@ -11,22 +11,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use links::LinkError;
-
-mod attach;
-mod error;
-#[cfg(feature = "failpoints")]
-mod faults;
-mod futex;
-mod io;
-mod keeper;
-mod privileges;
-mod serve;
-mod slots;
-mod threads;
-mod trial;
-
-use error::WorkerError;
-use serve::Ended;
+use worker::error::WorkerError;
+use worker::privileges;
+use worker::serve::{self, Ended};
 
 /// The appliance's worker process for one zone.
 #[derive(Debug, Parser)]

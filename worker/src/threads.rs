@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use config::Poll;
 use datapath::{Shared, SlotRunner};
 use dpdk::Port;
+use links::messages::kernel_device;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use shm_layout::clock;
 use shm_layout::owner::{Process, hand};
+use shm_layout::published::port_flag;
 
 use crate::error::WorkerError;
 use crate::futex;
@@ -94,6 +96,21 @@ struct Work {
     runner: SlotRunner,
     io: DpdkIo,
     taken_ns: u64,
+    #[cfg(feature = "reflect")]
+    reflector: crate::reflect::Reflector,
+}
+
+impl Work {
+    /// One turn of the slot; returns the packets it handled.
+    #[inline(always)]
+    #[cfg_attr(feature = "reflect", allow(unused_variables, reason = "a reflector has no clock"))]
+    fn turn(&mut self, now_ns: u64) -> usize {
+        #[cfg(feature = "reflect")]
+        let handled = self.reflector.poll(&mut self.io, &self.place.slot);
+        #[cfg(not(feature = "reflect"))]
+        let handled = self.runner.poll(&mut self.io, now_ns);
+        handled
+    }
 }
 
 /// Starts a thread without slots on `cpu`. It ends when `stop` is set, its slots released.
@@ -174,7 +191,7 @@ impl Thread<'_> {
             let mut packets = 0;
             let mut wanted = false;
             for one in &mut self.work {
-                let handled = one.runner.poll(&mut one.io, now);
+                let handled = one.turn(now);
                 let after = clock::now_ns();
                 tell(one, handled, now, after);
                 packets += handled;
@@ -291,14 +308,26 @@ impl Thread<'_> {
         let now = clock::now_ns();
         let runner = SlotRunner::resume(Arc::clone(&self.common.shared), place.number, now)
             .ok_or_else(|| inconsistent("its tables are not complete"))?;
-        let io = DpdkIo::open(place.slot.clone(), pool, port, place.queue)?;
+        let mut io = DpdkIo::open(place.slot.clone(), pool, port, place.queue)?;
+        let row = self.common.shared.published.ports.get(place.port);
+        if place.queue == 0 && row.is_some_and(|row| row.flags.load(Ordering::Relaxed) & port_flag::KERNEL != 0) {
+            let number = u32::try_from(place.port).unwrap_or(u32::MAX);
+            io = io.with_kernel(&Port::open(&kernel_device(number))?)?;
+        }
         let (owner, pulse) = (&place.slot.owner, &place.slot.pulse);
         owner.cpu.store(self.cpu.into(), Ordering::Relaxed); // Not its home's, if it was adopted.
         owner.tid.store(u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0), Ordering::Relaxed);
         pulse.busy_ns.store(0, Ordering::Relaxed);
         pulse.total_ns.store(0, Ordering::Relaxed);
         pulse.heartbeat_ms.store(now / 1_000_000, Ordering::Relaxed);
-        Ok(Work { place, runner, io, taken_ns: now })
+        Ok(Work {
+            place,
+            runner,
+            io,
+            taken_ns: now,
+            #[cfg(feature = "reflect")]
+            reflector: crate::reflect::Reflector::default(),
+        })
     }
 
     /// Gives the slots that are asked for to their heirs: what is held passes with them.

@@ -18,10 +18,14 @@ pub fn run(options: &[&str]) -> Outcome {
     }
     setup::run_all()?;
     build()?;
-    // Not a child but ourselves: Ctrl-C then has one receiver, which cleans up before it ends.
-    let error =
-        std::process::Command::new(target().join("release/demo")).args(["--started-ms", &started]).args(options).exec();
-    Err(format!("the demo cannot be started: {error}"))
+    let arguments: Vec<&str> = ["--started-ms", &started].into_iter().chain(options.iter().copied()).collect();
+    turn_into("demo", &arguments)
+}
+
+/// Becomes a built program. Not a child but ourselves: Ctrl-C then has one receiver, which cleans up before it ends.
+pub fn turn_into(program: &str, arguments: &[&str]) -> Outcome {
+    let error = std::process::Command::new(target().join("release").join(program)).args(arguments).exec();
+    Err(format!("{program} cannot be started: {error}"))
 }
 
 /// Builds the programs that die where they are told to (`LB_DIE_AT`), as `target/failpoints/lb-primary` and `lb-worker`. In

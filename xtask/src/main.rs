@@ -11,6 +11,7 @@ mod setup;
 mod step;
 mod systemd;
 mod test;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -21,7 +22,8 @@ usage: cargo xtask COMMAND
   demo [--keep] [--json] build, start the appliance between real servers and clients, show figures
                          --keep: stay up until Ctrl-C;  --json: the summary as JSON
   test [FILTER…]         everything that CI runs; with filters: only the end-to-end tests that match
-  bench NAME [ARGS…]     a benchmark: packet session schedule services session-table instructions
+  bench NAME [ARGS…]     a benchmark: packet session schedule services session-table instructions one-core io latency
+                         control users
   lint [PART…]           formatting, clippy, documentation, systemd units: fmt clippy doc units
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";

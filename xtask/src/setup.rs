@@ -12,6 +12,7 @@ use crate::step::{self, cargo, say};
 const PACKAGES: &[(&str, &str)] = &[
     ("build-essential", "the C shim of dpdk-sys"),
     ("libdpdk-dev", "DPDK, headers and drivers"),
+    ("dpdk-dev", "testpmd, which benchmarks are held against"),
     ("libclang-dev", "bindgen"),
     ("pkg-config", "finding DPDK"),
     ("iproute2", "namespaces"),
@@ -22,6 +23,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nginx-light", "real servers"),
     ("curl", "tests"),
     ("wrk", "benchmarks"),
+    ("dpdk-dev", "testpmd, which benchmarks compare with"),
+    ("haproxy", "a peer in benchmarks"),
+    ("libnginx-mod-stream", "a peer in benchmarks"),
+    ("nftables", "a peer in benchmarks"),
     ("python3-scapy", "malformed packets"),
     ("tcpdump", "looking at test wires"),
     ("valgrind", "instruction counts"),

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::step::{Tally, cargo, run as run_command, target};
-use crate::{Outcome, demo, instructions, lint, setup};
+use crate::{Outcome, demo, instructions, lint, setup, wire};
 
 /// All tests; with filters only the end-to-end tests whose names contain one of them. A machine
 /// that lacks something fails here: nothing is skipped.
@@ -57,14 +57,29 @@ const BENCHES: &[Bench] = &[
     ("session-table", "session_table", &[]),
 ];
 
+/// Benchmarks of real processes: name, program of `tests`.
+const WHOLE: &[(&str, &str)] = &[("users", "bench-users"), ("control", "bench-control")];
+
 /// A benchmark by its name.
 pub fn bench(name: &str, arguments: &[&str]) -> Outcome {
+    if let Some((_, program)) = WHOLE.iter().find(|(known, _)| *known == name) {
+        setup::run_all()?;
+        demo::build()?;
+        return demo::turn_into(program, arguments);
+    }
     if name == "instructions" {
         return instructions::run(arguments.contains(&"--record"));
     }
+    if wire::NAMES.contains(&name) {
+        return wire::bench(name, arguments);
+    }
     let Some((_, example, own)) = BENCHES.iter().find(|(known, ..)| *known == name) else {
-        let known: Vec<&str> = BENCHES.iter().map(|(n, ..)| *n).collect();
-        return Err(format!("no benchmark {name}; there are: {}, instructions", known.join(", ")));
+        let known: Vec<&str> = BENCHES.iter().map(|(n, ..)| *n).chain(WHOLE.iter().map(|(n, _)| *n)).collect();
+        return Err(format!(
+            "no benchmark {name}; there are: {}, instructions, {}",
+            known.join(", "),
+            wire::NAMES.join(", ")
+        ));
     };
     let mut command = cargo();
     command.args(["run", "--release", "--package", "datapath", "--example", example, "--"]);

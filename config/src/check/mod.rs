@@ -25,7 +25,26 @@ pub fn validate(config: &Config, facts: &dyn Facts) -> Vec<Diagnostic> {
 
 /// Everything wrong with a model of which the `poisoned` keys could not be read.
 pub(crate) fn check(config: &Config, facts: &dyn Facts, poisoned: &BTreeSet<String>) -> Vec<Diagnostic> {
-    let mut checker = Checker { config, facts, poisoned, found: Vec::new() };
+    let servers = config.services.iter().map(|s| s.rs.len()).sum();
+    check_sized(config, Size { services: config.services.len(), servers }, facts, poisoned)
+}
+
+/// How large the whole is of which a model may be a part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) services: usize,
+    pub(crate) servers: usize,
+}
+
+/// As [`check`], of a part of the services: all rules but those of size are of one service, or of two that share a name or
+/// an address.
+pub(crate) fn check_sized(
+    config: &Config,
+    size: Size,
+    facts: &dyn Facts,
+    poisoned: &BTreeSet<String>,
+) -> Vec<Diagnostic> {
+    let mut checker = Checker { config, size, facts, poisoned, found: Vec::new() };
     node::check(&mut checker);
     ports::check(&mut checker);
     laddrs::check(&mut checker);
@@ -38,13 +57,13 @@ pub(crate) fn check(config: &Config, facts: &dyn Facts, poisoned: &BTreeSet<Stri
             checker.say(diagnostic);
         }
     }
-    release::not_used(config).into_iter().for_each(|diagnostic| checker.say(diagnostic));
     checker.found
 }
 
 /// The checks' common ground.
 struct Checker<'a> {
     config: &'a Config,
+    size: Size,
     facts: &'a dyn Facts,
     poisoned: &'a BTreeSet<String>,
     found: Vec<Diagnostic>,

@@ -85,13 +85,13 @@ fn cpus(c: &mut Checker<'_>) {
 }
 
 fn limits(c: &mut Checker<'_>) {
-    let (services, most) = (c.config.services.len(), c.config.limits.services as usize);
+    let (services, most) = (c.size.services, c.config.limits.services as usize);
     if services > most {
         let message = format!("{services} services, limits.services is {most}");
         let hint = format!("raise limits.services to {services} (needs a restart)");
         c.say(Diagnostic::new(codes::TOO_MANY, format!("service[{most}]"), message).hint(hint));
     }
-    let servers: usize = c.config.services.iter().map(|s| s.rs.len()).sum();
+    let servers = c.size.servers;
     let (hashing, most) =
         (c.config.services.iter().filter(|s| s.hashes()).count(), c.config.limits.hash_services as usize);
     if hashing > most {

@@ -200,8 +200,8 @@ fn wrong_server(s: &Service, rs: &RealServer) -> Option<String> {
     if s.vip.is_ipv4() != address.is_ipv4() && !nat64 {
         return Some(format!("server {address} is of another address family than VIP {}", s.vip));
     }
-    if s.mode == Mode::Dr && address.port() != s.vip.port() {
-        return Some(format!("server {address} must have the VIP's port {} in mode dr", s.vip.port()));
+    if matches!(s.mode, Mode::Dr | Mode::Tunnel) && address.port() != s.vip.port() {
+        return Some(format!("server {address} must have the VIP's port {} in mode {}", s.vip.port(), s.mode));
     }
     None
 }

@@ -68,21 +68,26 @@ impl Io for Port {
     }
     #[inline(always)]
     fn frame(&mut self, place: usize) -> Option<&mut [u8]> {
-        let n = self.burst + place;
-        let (buffer, len) = (self.buffers.get_mut(n)?, self.lengths.get(n)?);
-        buffer[START..].get_mut(..usize::from(*len))
+        let n = (self.burst + place) % BUFFERS;
+        let len = usize::from(self.lengths[n]) % (BUFFER - START);
+        Some(&mut self.buffers[n][START..START + len])
     }
     #[inline(always)]
     fn prefetch(&self, place: usize) {
-        if let Some(buffer) = self.buffers.get(self.burst + place) {
-            arch::prefetch_read(&buffer[START]);
-        }
+        arch::prefetch_at(self.buffers.as_flattened(), (self.burst + place) * BUFFER + START);
     }
     #[inline(always)]
     fn send(&mut self, place: usize) -> bool {
         self.queued += 1;
         self.bytes += self.lengths.get(self.burst + place).map_or(0, |len| u64::from(*len));
         true
+    }
+    #[inline(always)]
+    fn send_all(&mut self, from: usize, to: usize) -> usize {
+        let lengths = self.lengths.get(self.burst + from..self.burst + to).unwrap_or_default();
+        self.queued += lengths.len();
+        self.bytes += lengths.iter().map(|len| u64::from(*len)).sum::<u64>();
+        to
     }
     fn flush(&mut self) -> Flushed {
         let (sent, bytes) = (std::mem::take(&mut self.queued), std::mem::take(&mut self.bytes));

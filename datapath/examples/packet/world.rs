@@ -14,6 +14,7 @@ use shm_layout::publish::{
 };
 use shm_layout::published::{Published, PublishedGeometry, protocol};
 use shm_layout::secrets::Secrets;
+use shm_layout::segment::Mapping;
 use shm_layout::session::State;
 use shm_layout::slot::{Slot, SlotGeometry};
 
@@ -64,6 +65,7 @@ impl Case {
             server_ip: 0x0a80_0000 + server as u32,
             server_port: 8080,
             udp: self.udp,
+            tunnel: false,
             state: if self.udp { udp } else { tcp },
             client_hop: 0,
             client_hop_tag: 0,
@@ -84,8 +86,9 @@ impl Case {
 
 /// Tables and runner with all sessions in place.
 pub fn make(case: Case) -> (Slot, SlotRunner) {
-    let published = Published::anonymous(PublishedGeometry { services: 8, servers: case.servers.max(64) }).unwrap();
-    let neighbours = Neighbours::anonymous(64).unwrap();
+    let geometry = PublishedGeometry { services: 8, servers: case.servers.max(64) };
+    let published = Published::format(&memory(Published::bytes(geometry)), geometry).unwrap();
+    let neighbours = Neighbours::format(&memory(Neighbours::bytes(64)), 64).unwrap();
     let geometry = SlotGeometry {
         slot: 0,
         slots: 1,
@@ -108,6 +111,7 @@ pub fn make(case: Case) -> (Slot, SlotRunner) {
         neighbours,
         board: Board::anonymous(case.servers.max(64), 8).unwrap(),
         secrets: known_secrets(),
+        persistence: None,
         slots: vec![slot.clone()],
     };
     let mut runner = SlotRunner::new(Arc::new(shared), 0, START_NS).unwrap();
@@ -173,4 +177,9 @@ fn known_secrets() -> Secrets {
         to.store(word, Relaxed);
     }
     secrets
+}
+
+/// On hugepages, as the tables' files are.
+fn memory(bytes: u64) -> Arc<Mapping> {
+    Mapping::anonymous(bytes, true).or_else(|_| Mapping::anonymous(bytes, false)).unwrap()
 }

@@ -12,6 +12,7 @@ use shm_layout::publish::{
     Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
 };
 use shm_layout::published::{Published, PublishedGeometry, protocol};
+use shm_layout::segment::Mapping;
 use shm_layout::slot::{Slot, SlotGeometry};
 
 /// The slot's port.
@@ -44,8 +45,9 @@ pub const fn vip(n: u32) -> u32 {
 pub fn make(case: Case) -> SlotRunner {
     let servers = u64::from(case.services * case.servers).max(64);
     let services = u64::from(case.services);
-    let published = Published::anonymous(PublishedGeometry { services: services.max(8), servers }).unwrap();
-    let neighbours = Neighbours::anonymous(64).unwrap();
+    let geometry = PublishedGeometry { services: services.max(8), servers };
+    let published = Published::format(&memory(Published::bytes(geometry)), geometry).unwrap();
+    let neighbours = Neighbours::format(&memory(Neighbours::bytes(64)), 64).unwrap();
     let services = services.max(8);
     let geometry = SlotGeometry { slot: 0, slots: 1, sessions: SESSIONS, servers, services, extensions: 0 };
     let slot = Slot::anonymous(geometry, true).or_else(|_| Slot::anonymous(geometry, false)).unwrap();
@@ -112,4 +114,9 @@ fn service(case: Case, n: u32) -> ServicePlan {
         name: format!("service-{n}"),
         members: (0..case.servers).map(member).collect(),
     }
+}
+
+/// On hugepages, as the tables' files are.
+fn memory(bytes: u64) -> Arc<Mapping> {
+    Mapping::anonymous(bytes, true).or_else(|_| Mapping::anonymous(bytes, false)).unwrap()
 }

@@ -54,7 +54,7 @@ impl Schedulers {
         self.refresh_elsewhere(shared, first, members, index, now_ms)?;
         let cache = self.caches.get_mut(index as usize)?;
         let (len, steps, cursor) = (cache.len, cache.steps, cache.cursor);
-        cache.cursor = cursor.wrapping_add(1) % len;
+        cache.cursor = if cursor + 1 < len { cursor + 1 } else { 0 };
         let warming = cache.newcomers > 0;
         if warming {
             self.newcomers.turn(index, cache.weights, now_ms);
@@ -68,10 +68,10 @@ impl Schedulers {
                 // A moving start breaks ties evenly.
                 *self.by_member.get(first + (cursor.wrapping_add(turn) % len) as usize)?
             } else if weighted && steps > 0 {
-                let at = service.first_step.load(Relaxed) + self.random() % steps;
+                let at = service.first_step.load(Relaxed) + scaled(self.random(), steps);
                 *self.by_step.get(at as usize)?
             } else {
-                let at = self.random() % len;
+                let at = scaled(self.random(), len);
                 *self.by_member.get(first + at as usize)?
             };
             let member = members.get(place as usize)?;
@@ -112,7 +112,8 @@ impl Schedulers {
         cache.refreshed_ms = now_ms;
         let refresh = if paused { REFRESHED_AFTER_PAUSE } else { REFRESHED };
         for _ in 0..refresh.min(len) {
-            cache.refreshed = (cache.refreshed + 1) % len;
+            let next = cache.refreshed + 1;
+            cache.refreshed = if next < len { next } else { 0 };
             let place = *self.by_member.get(first + cache.refreshed as usize)?;
             let id = members.get(place as usize)?.id.load(Relaxed) as usize;
             let others = shared.slots.iter().enumerate().filter(|(slot, _)| *slot != self.slot);
@@ -122,4 +123,9 @@ impl Schedulers {
         }
         Some(())
     }
+}
+
+/// A random number, scaled to `0..n`: without a division.
+fn scaled(random: u32, n: u32) -> u32 {
+    u32::try_from(u64::from(random) * u64::from(n) >> 32).unwrap_or(0)
 }

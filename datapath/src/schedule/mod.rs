@@ -27,8 +27,9 @@ use crate::shared::Shared;
 use persistence::Memory;
 use warm::Newcomers;
 
-/// What a slot remembers of a service.
+/// What a slot remembers of a service. Shape: one line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Cache {
     /// Service row version it was made from.
     row: u32,
@@ -151,6 +152,38 @@ impl Schedulers {
             }
         };
         place.and_then(|place| members.get(place as usize)).ok_or(Unschedulable::Damaged)
+    }
+
+    /// Asks for what is remembered of a service.
+    pub(crate) fn foresee(&self, index: u32) {
+        arch::prefetch_at(&self.caches, index as usize);
+    }
+
+    /// Where the place of a member that will be chosen soon stands: after `run` others, and asked for. A guess.
+    pub(crate) fn foresee_place(&self, index: u32, service: &ServiceRow, run: u32) -> usize {
+        let Some(cache) = self.caches.get(index as usize).filter(|cache| cache.len > 0) else { return usize::MAX };
+        let ahead = cache.cursor.wrapping_add(run);
+        let at = if ahead < cache.len { ahead } else { ahead % cache.len };
+        let (list, first) = self.list(service);
+        let at = first as usize + at as usize;
+        arch::prefetch_at(list, at);
+        at
+    }
+
+    /// That member, as a place in the arena.
+    pub(crate) fn foresee_member(&self, service: &ServiceRow, at: usize) -> usize {
+        let place = self.list(service).0.get(at).copied();
+        place.map_or(usize::MAX, |place| service.first_member.load(Relaxed) as usize + place as usize)
+    }
+
+    /// Eligible places of a service, and where its own begin.
+    fn list(&self, service: &ServiceRow) -> (&[u32], u32) {
+        let weighted = service.scheduler.load(Relaxed) == scheduler::WRR && service.steps.load(Relaxed) > 0;
+        if weighted {
+            (&self.by_step, service.first_step.load(Relaxed))
+        } else {
+            (&self.by_member, service.first_member.load(Relaxed))
+        }
     }
 
     fn random(&mut self) -> u32 {

@@ -33,6 +33,8 @@ pub struct New {
     pub server_port: u16,
     /// UDP, else TCP.
     pub udp: bool,
+    /// What the client sends is wrapped ([`flag::TUNNEL`]).
+    pub tunnel: bool,
     /// First state, not `Free`.
     pub state: State,
     /// Next hop towards the client, and its tag.
@@ -51,7 +53,7 @@ pub struct New {
     pub service: u32,
     /// Id of that service.
     pub service_id: u32,
-    /// ISN shift.
+    /// ISN shift; of a direct session the real server's address.
     pub isn_shift: u32,
     /// Highest sequence end: client, server.
     pub end: [u32; 2],
@@ -68,6 +70,12 @@ impl New {
     #[must_use]
     pub const fn protocol(&self) -> u8 {
         if self.udp { protocol::UDP } else { protocol::TCP }
+    }
+
+    /// Nothing is translated ([`flag::DIRECT`]): the server side is the VIP itself, which is no server's address otherwise.
+    #[must_use]
+    pub const fn direct(&self) -> bool {
+        self.server_ip == self.vip && self.server_port == self.vip_port
     }
 
     /// What the client sends.
@@ -157,7 +165,9 @@ impl SessionTable {
         ] {
             *count = count.wrapping_add(1);
         }
-        let (state, flags) = (new.state as u8, udp | counted | flag::INDEXED);
+        let direct = if new.direct() { flag::DIRECT } else { 0 };
+        let tunnel = if new.tunnel { flag::TUNNEL } else { 0 };
+        let (state, flags) = (new.state as u8, udp | counted | direct | tunnel | flag::INDEXED);
         let plan =
             Plan::create(record, places, tags, wheel, link, free, fresh, state, flags, new.server_id, service, counts);
         if !plan.run(slot) {
@@ -305,10 +315,10 @@ impl New {
         row.local_port.put(self.local_port);
         row.server_port.put(self.server_port);
         row.last_seen.put(wrapped(self.now_ms));
-        row.client_hop.put(self.client_hop);
-        row.server_hop.put(self.server_hop);
-        row.client_hop_tag.put(self.client_hop_tag);
-        row.server_hop_tag.put(self.server_hop_tag);
+        row.hop[0].put(self.client_hop);
+        row.hop[1].put(self.server_hop);
+        row.hop_tag[0].put(self.client_hop_tag);
+        row.hop_tag[1].put(self.server_hop_tag);
         row.server_id.put(self.server_id);
         row.isn_shift.put(self.isn_shift);
         for side in 0..2 {

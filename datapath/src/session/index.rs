@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use arch::HashKey;
+use arch::{Bytes16, HashKey};
 use shm_layout::limits::{BUCKET_KEYS, NONE};
 use shm_layout::segment::Rows;
 use shm_layout::session::{BucketRow, SessionRow};
@@ -46,6 +46,12 @@ impl Index {
         arch::keyed_hash(key.a, key.b, &self.key)
     }
 
+    /// Of a key whose words lie behind one another, `b` first.
+    #[inline(always)]
+    pub fn hash_of(&self, key: Bytes16) -> u64 {
+        arch::keyed_hash16(key, &self.key)
+    }
+
     /// Both buckets of a hash.
     #[inline(always)]
     pub fn buckets_of(&self, hash: u64) -> [u32; 2] {
@@ -55,16 +61,12 @@ impl Index {
 
     #[inline(always)]
     pub fn prefetch_bucket(&self, bucket: u32) {
-        if let Some(bucket) = self.buckets.get(bucket as usize) {
-            arch::prefetch_read(bucket);
-        }
+        arch::prefetch_at(&self.buckets, bucket as usize);
     }
 
     #[inline(always)]
     pub fn prefetch_session(&self, record: u32) {
-        if let Some(row) = self.sessions.get(record as usize) {
-            arch::prefetch_read(row);
-        }
+        arch::prefetch_at(&self.sessions, record as usize);
     }
 
     /// First record that carries the tag of `hash`, unverified.
@@ -76,9 +78,12 @@ impl Index {
         if mask != 0 {
             return record_at(bucket, mask.trailing_zeros());
         }
-        if bucket.overflow.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
+        if bucket.overflow.load(Ordering::Relaxed) == 0 { None } else { self.second_candidate(first, hash) }
+    }
+
+    /// The same in the second bucket. Not inlined: few take this way, and it needs the registers of those who do not.
+    #[inline(never)]
+    fn second_candidate(&self, first: u32, hash: u64) -> Option<u32> {
         let bucket = self.buckets.get(second_bucket(first, hash, self.count) as usize)?;
         let mask = matches(bucket, tag(hash));
         if mask == 0 { None } else { record_at(bucket, mask.trailing_zeros()) }

@@ -1,10 +1,9 @@
 //! Keys of a session, and where their hash puts them.
 
-use std::hint::select_unpredictable;
 use std::sync::atomic::Ordering;
 
-use arch::{load32, load64};
-use packet::plain::Tuple;
+use arch::{Bytes16, load32, load64};
+use packet::plain::{RECEIVER_FIRST, SENDER_FIRST};
 use shm_layout::published::protocol;
 use shm_layout::session::{SessionRow, flag};
 
@@ -52,33 +51,27 @@ impl Key {
         }
     }
 
-    /// Of a packet's words.
-    #[inline(always)]
-    #[must_use]
-    pub const fn of(tuple: Tuple, protocol: u8) -> Self {
-        Self { a: tuple.addresses, b: (protocol as u64) << 32 | tuple.ports as u64 }
-    }
-
     /// What the record's client sends.
     #[inline(always)]
     #[must_use]
     pub fn client_of(row: &SessionRow) -> Self {
-        Self::of(Tuples::of(row).client, protocol_of(row))
+        // Client and VIP, four fields in two loads: the sender lies in the low half.
+        let (addresses, ports) = (load64::<0, _>(row), load32::<8, _>(row));
+        Self::of(addresses.rotate_left(32), ports.rotate_left(16), protocol_of(row))
     }
 
     /// What the record's server sends.
     #[inline(always)]
     #[must_use]
     pub fn server_of(row: &SessionRow) -> Self {
-        Self::of(Tuples::of(row).server, protocol_of(row))
+        // Local address and server.
+        Self::of(load64::<12, _>(row), load32::<20, _>(row), protocol_of(row))
     }
-}
 
-/// Both tuples of a record, as its sides send them, in four loads instead of eight.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tuples {
-    pub client: Tuple,
-    pub server: Tuple,
+    #[inline(always)]
+    const fn of(addresses: u64, ports: u32, protocol: u8) -> Self {
+        Self { a: addresses, b: (protocol as u64) << 32 | ports as u64 }
+    }
 }
 
 const _: () = assert!(std::mem::offset_of!(SessionRow, client_ip) == 0 && std::mem::offset_of!(SessionRow, vip) == 4);
@@ -89,30 +82,23 @@ const _: () = assert!(std::mem::offset_of!(SessionRow, server_ip) == 16);
 const _: () = assert!(std::mem::offset_of!(SessionRow, local_port) == 20);
 const _: () = assert!(std::mem::offset_of!(SessionRow, server_port) == 22);
 
-impl Tuples {
-    /// The owner's own data; other readers read twice (`reader`).
-    #[inline(always)]
-    pub fn of(row: &SessionRow) -> Self {
-        Self {
-            // Client and VIP: the sender lies in the low half.
-            client: Tuple { addresses: load64::<0, _>(row), ports: load32::<8, _>(row) }.turned(),
-            // Local and server.
-            server: Tuple { addresses: load64::<12, _>(row), ports: load32::<20, _>(row) },
-        }
+/// Who of a record's sides sends a packet with these ends ([`packet::plain::ends`]), and which ends it has on the other
+/// side. Without a branch on the side, which cannot be guessed.
+///
+/// A record has the client's tuple with its sender first, the server's with its receiver first: brought into these two
+/// orders, a packet's ends are compared with each in one go, and so brought back they are what goes out.
+#[inline(always)]
+pub(crate) fn translate(row: &SessionRow, ends: Bytes16) -> Option<(Side, Bytes16)> {
+    /// The words of a tuple: both addresses, both ports.
+    const ALL: u32 = 0b111;
+    let (client, server) = (Bytes16::of_row::<0, _>(row), Bytes16::of_row::<12, _>(row));
+    let differs_from = |side: Bytes16, order| !ends.ordered(order).same_words(side) & ALL;
+    let (from_client, from_server) = (differs_from(client, &SENDER_FIRST), differs_from(server, &RECEIVER_FIRST));
+    if arch::opaque(u64::from(from_client * from_server)) != 0 {
+        return None;
     }
-
-    /// Who sends this, and what it is on the other side. Without a branch on the side, which cannot be guessed.
-    #[inline(always)]
-    pub fn translate(&self, tuple: Tuple) -> Option<(Side, Tuple)> {
-        let differs = |own: Tuple| own.addresses ^ tuple.addresses | u64::from(own.ports ^ tuple.ports);
-        let side = differs(self.client);
-        let either = |yes: Tuple, no: Tuple| Tuple {
-            addresses: select_unpredictable(side == 0, yes.addresses, no.addresses),
-            ports: select_unpredictable(side == 0, yes.ports, no.ports),
-        };
-        let onward = either(self.server, self.client).turned();
-        (differs(either(self.client, self.server)) == 0).then_some((Side(arch::opaque(u64::from(side != 0))), onward))
-    }
+    let side = Side(arch::opaque(u64::from(from_client != 0)));
+    Some((side, server.ordered(&SENDER_FIRST).or(client.ordered(&RECEIVER_FIRST), side.number())))
 }
 
 /// [`Direction`] as a number, to be calculated with: client 0, server 1.
@@ -125,6 +111,18 @@ impl Side {
     #[inline(always)]
     pub const fn index(self) -> usize {
         self.0 as usize & 1
+    }
+
+    /// 1 or 0.
+    #[inline(always)]
+    pub const fn other(self) -> usize {
+        self.index() ^ 1
+    }
+
+    /// As [`index`](Self::index).
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self.0 as u32
     }
 
     /// One of two numbers.

@@ -32,7 +32,7 @@ mod tests;
 
 use std::sync::atomic::Ordering;
 
-use arch::HashKey;
+use arch::{Bytes16, HashKey};
 use shm_layout::failpoint::{Bug, Op};
 use shm_layout::limits::NONE;
 use shm_layout::secrets::{self, SecretsRow};
@@ -41,8 +41,8 @@ use shm_layout::slot::Slot;
 
 pub use check::Recount;
 pub use create::{CreateError, New};
+pub(crate) use key::translate;
 pub use key::{Direction, Key, protocol_of};
-pub(crate) use key::{Side, Tuples};
 pub use port::{Local, LocalPool, LocalRange};
 pub use reader::{Session, SessionReader};
 #[cfg(any(test, feature = "failpoints"))]
@@ -113,10 +113,23 @@ impl SessionTable {
         self.index.hash(key)
     }
 
+    /// The same of a plain packet ([`packet::plain::key`]).
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn hash_of(&self, key: Bytes16) -> u64 {
+        self.index.hash_of(key)
+    }
+
     /// Stage 1: asks for the key's first bucket.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
         self.index.prefetch_bucket(key::first_bucket(hash, self.index.count));
+    }
+
+    /// Asks for the first buckets of a record's keys.
+    pub(crate) fn prefetch_buckets_of(&self, row: &SessionRow) {
+        self.prefetch_bucket(self.hash(Key::client_of(row)));
+        self.prefetch_bucket(self.hash(Key::server_of(row)));
     }
 
     /// Stage 2: the first record that carries the key's tag; `None`: no session.

@@ -36,6 +36,8 @@ pub struct Session {
     pub server_ip: u32,
     /// Real server's port.
     pub server_port: u16,
+    /// Whom the client's packets are sent to: `server_ip`, but where that is the VIP ([`flag::DIRECT`]).
+    pub real_ip: u32,
     /// IP protocol.
     pub protocol: u8,
     /// State.
@@ -53,7 +55,9 @@ impl Session {
         // Acquire: flags that say "in the index" come with the tuples that were put in.
         let flags = row.flags.load(Ordering::Acquire);
         let r = Ordering::Relaxed; // Relaxed: the copies are compared, with a fence between.
+        let real_ip = if flags & flag::DIRECT == 0 { &row.server_ip } else { &row.isn_shift };
         Some(Self {
+            real_ip: real_ip.load(r),
             client_ip: row.client_ip.load(r),
             client_port: row.client_port.load(r),
             vip: row.vip.load(r),

@@ -145,13 +145,15 @@ impl Owners {
         if !self.alive_after(world, slot, armed, let_go)? {
             return Ok(());
         }
+        self.after_burst(world, slot)?;
         world.shared.slots[slot].owner.release();
         self.alive[slot] = false;
         self.handed_over += 1;
         self.begin(world, slot, rng, heir)
     }
 
-    /// The table is made anew from its records, as after three deaths: nothing that lives is lost by it.
+    /// The table is made anew from its records, as after three deaths: nothing that lives is lost by it. It is no burst: what
+    /// a dead owner held may still be counted as held, if its successor has had none.
     pub fn rebuild(&mut self, world: &mut World, slot: usize, rng: &mut Rng) -> Result<(), String> {
         let armed = if rng.one_in(2) { 1 + rng.below(3000) } else { 0 };
         let rebuild = |runner: &mut SlotRunner, _: &mut MemoryIo| _ = runner.sessions_mut().rebuild();
@@ -171,7 +173,7 @@ impl Owners {
         let outcome = catch_unwind(AssertUnwindSafe(|| act(runner, io)));
         failpoint::disarm();
         match outcome {
-            Ok(()) => self.after_burst(world, slot).map(|()| true),
+            Ok(()) => Ok(true),
             Err(panic) => {
                 struck(panic)?;
                 self.deaths += 1;

@@ -108,7 +108,14 @@ impl World {
 
     /// Two ports: clients, VIP and port number 0 on one, servers and local address on the other; each of `slots` slots.
     pub fn two_armed(slots: u32) -> Self {
+        Self::two_armed_tagged(slots, [0, 0])
+    }
+
+    /// The same with VLAN tags outside and inside, 0: none.
+    pub fn two_armed_tagged(slots: u32, vlans: [u16; 2]) -> Self {
+        let outside = PortPlan { vlan: vlans[0].into(), ..port(slots) };
         let inside = PortPlan {
+            vlan: vlans[1].into(),
             device: 1,
             first_slot: slots,
             mac: INSIDE_MAC.0,
@@ -118,7 +125,7 @@ impl World {
             ..port(slots)
         };
         let members = (0..3).map(|n| member(n, ip(10, 1, 0, 21 + n as u8))).collect();
-        let mut world = Self::with_ports(vec![port(slots), inside], 4096, vec![service(protocol::TCP, 80, members)]);
+        let mut world = Self::with_ports(vec![outside, inside], 4096, vec![service(protocol::TCP, 80, members)]);
         world.plan.locals = vec![LocalPlan { ip: ip4(INSIDE_LOCAL), port: 1, low: 1024, high: 65_535, flags: 0 }];
         for n in 0..3 {
             let row = world.learner.row(ip4(ip(10, 1, 0, 21 + n)), 1).unwrap();

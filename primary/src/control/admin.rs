@@ -124,7 +124,8 @@ impl Admin {
         }
         self.answer(core, now);
         let patience = self.patience;
-        self.clients.retain(|c| c.stays(Instant::now(), &patience));
+        // As of before the answers: while one is made, which may take seconds, nobody can take his.
+        self.clients.retain(|c| c.stays(now, &patience));
         if ready.first().is_some_and(|flags| !flags.is_empty()) {
             self.accept();
         }

@@ -1,8 +1,10 @@
 //! Everything that changes the configuration: edits of services and servers, `config apply`; and the dry looks at it.
 
-use std::net::SocketAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use config::{Config, Edit, Report};
+use config::{Config, Edit, Facts, HealthKind, Report, Touched};
 use control_api::params::{
     ConfigApply, ConfigSource, Keys, RsAdd, RsDel, RsName, RsSet, ServiceAdd, ServiceDel, ServiceSet,
 };
@@ -11,7 +13,7 @@ use control_api::{ApiError, Code};
 
 use super::core::{Author, Core, FromFile};
 use super::deadline::{Deadline, Now};
-use super::journal::Unconfirmed;
+use super::journal::{Entry, Unconfirmed};
 use super::register::EndNow;
 use super::rollback::pending;
 use crate::holder::geometry::table_bytes;
@@ -41,34 +43,33 @@ fn address(text: &str) -> Result<SocketAddr, ApiError> {
 }
 
 fn edit(core: &mut Core, edit: &Edit, now: &EndNow, user: &str, summary: String) -> Result<Changed, ApiError> {
-    let before = core.config();
-    let (config, report) = before.edited(edit, core.machine.as_ref()).map_err(|report| refused(&report))?;
-    let id = |core: &Core| match edit {
-        Edit::RsAdd { service, rs, .. } | Edit::RsSet { service, rs, .. } => core
-            .entry
-            .register
-            .services
-            .iter()
-            .filter(|s| !s.removed && s.service.name.as_str() == service)
-            .flat_map(|s| &s.servers)
-            .find(|s| s.rs.address == *rs)
-            .map(|s| s.id),
-        _ => None,
+    let Entry { skeleton, register, .. } = &core.entry;
+    let judged = edit.judge(skeleton, register, core.machine.as_ref());
+    let (touched, report) = judged.map_err(|report| refused(&report))?;
+    let same = match &touched {
+        Touched::Changed(place, service) => register.services[*place].configured() == *service,
+        _ => false,
     };
-    let generation = if config == before && now.what.is_none() {
+    let generation = if same && now.what.is_none() {
         core.entry.generation // Nothing to do is done.
     } else {
-        let trial = core.entry.unconfirmed.clone(); // It goes on; its end undoes this change too, but for admin states.
-        core.change(&config, None, now, Author { user: user.into(), summary }, trial)?
+        core.edit(Some(&touched), now, Author { user: user.into(), summary })?
     };
     let mut warnings = warnings(&report);
+    warnings.extend(core.said.take());
     if let Some(trial) = pending(core).filter(|_| !only_admin(edit)) {
         warnings.push(format!(
             "generation {} is not confirmed: at {} this change is undone with it; hint: lbctl config confirm",
             trial.applied, trial.until
         ));
     }
-    Ok(Changed { generation, id: id(core), warnings })
+    let id = match (edit, &touched) {
+        (Edit::RsAdd { rs, .. } | Edit::RsSet { rs, .. }, Touched::Changed(place, _)) => {
+            core.entry.register.services[*place].servers.iter().find(|s| s.rs.address == *rs).map(|s| s.id)
+        }
+        _ => None,
+    };
+    Ok(Changed { generation, id, warnings })
 }
 
 /// Does it change admin states alone, which outlive the trial of a configuration?
@@ -106,17 +107,19 @@ pub fn service_del(core: &mut Core, p: ServiceDel, user: &str) -> Result<Changed
     let end = EndNow { what: p.now.then(|| (p.service.clone(), None)) };
     let summary = format!("service del {}{}", p.service, if p.now { " --now" } else { "" });
     let waits = core.entry.register.services.iter().any(|s| s.removed && s.service.name.as_str() == p.service);
-    if p.now && waits && core.config().service(&p.service).is_none() {
+    if p.now && waits && !core.entry.register.present().any(|s| s.service.name.as_str() == p.service) {
         return end_now(core, &end, user, summary);
     }
     edit(core, &Edit::ServiceDel { service: p.service }, &end, user, summary)
 }
 
+/// Ends what is deleted already and waits for its sessions.
 fn end_now(core: &mut Core, end: &EndNow, user: &str, summary: String) -> Result<Changed, ApiError> {
-    let config = core.config();
-    let trial = core.entry.unconfirmed.clone();
-    let generation = core.change(&config, None, end, Author { user: user.into(), summary }, trial)?;
-    Ok(Changed { generation, id: None, warnings: Vec::new() })
+    let of = |name: &String| core.entry.register.present().position(|s| s.service.name.as_str() == name);
+    let place = end.what.as_ref().and_then(|(name, _)| of(name));
+    let touched = place.map(|place| Touched::Changed(place, core.entry.register.services[place].configured()));
+    let generation = core.edit(touched.as_ref(), end, Author { user: user.into(), summary })?;
+    Ok(Changed { generation, id: None, warnings: core.said.take().into_iter().collect() })
 }
 
 /// `rs.add`.
@@ -147,7 +150,7 @@ pub fn rs_del(core: &mut Core, p: RsDel, user: &str) -> Result<Changed, ApiError
     let rs = address(&p.rs)?;
     let end = EndNow { what: p.now.then(|| (p.service.clone(), Some(rs))) };
     let summary = format!("rs del {} {rs}{}", p.service, if p.now { " --now" } else { "" });
-    let of = |s: &&super::register::ServiceEntry| s.service.name.as_str() == p.service;
+    let of = |s: &&Arc<super::register::ServiceEntry>| s.service.name.as_str() == p.service;
     let mut servers = core.entry.register.services.iter().filter(of).flat_map(|s| &s.servers);
     let waits = servers.any(|s| s.rs.address == rs && s.removal != super::register::Removal::Present);
     if p.now && waits {
@@ -175,8 +178,42 @@ struct Read {
     report: Report,
 }
 
+/// The machine as a file asks about it. To servers that are checked there was a route when they came: one that vanished
+/// must not hold up other changes, and is not asked for again. Each question is a sign of life: a hundred thousand of them
+/// take longer than the holder waits.
+struct Machine<'a> {
+    core: &'a Core,
+    known: HashSet<IpAddr>,
+}
+
+impl<'a> Machine<'a> {
+    fn of(core: &'a Core) -> Self {
+        let checked = core.entry.register.present().filter(|s| s.service.health.kind != HealthKind::None);
+        let servers = checked.flat_map(|s| s.present());
+        Self { core, known: servers.map(|s| s.rs.address.ip()).collect() }
+    }
+}
+
+impl Facts for Machine<'_> {
+    fn cpu_online(&self, cpu: u16) -> bool {
+        self.core.machine.cpu_online(cpu)
+    }
+    fn numa_online(&self, node: u8) -> bool {
+        self.core.machine.numa_online(node)
+    }
+    fn has_route(&self, to: IpAddr) -> bool {
+        self.core.alive();
+        self.known.contains(&to) || self.core.machine.has_route(to)
+    }
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.core.machine.is_own(address)
+    }
+}
+
 fn read(core: &Core, file: &str, text: &str) -> Result<Read, ApiError> {
-    let loaded = config::load_text(file, text, core.machine.as_ref()).map_err(|report| refused(&report))?;
+    core.alive();
+    let loaded = config::load_text(file, text, &Machine::of(core)).map_err(|report| refused(&report))?;
+    core.alive();
     let mut file = loaded.config;
     file.fix_slots(Some(&core.entry.skeleton));
     let mut config = file.clone();
@@ -285,6 +322,7 @@ fn trial(core: &Core, confirm_ms: Option<u64>) -> Result<Option<Unconfirmed>, Ap
 pub fn apply(core: &mut Core, p: &ConfigApply, text: &str, user: &str) -> Result<Applied, ApiError> {
     let read = read(core, &p.file, text)?;
     let changes = changes(core, &read.config);
+    core.alive();
     no_restart(&changes)?;
     let warnings = warnings(&read.report);
     if p.dry_run {
@@ -306,5 +344,6 @@ pub fn apply(core: &mut Core, p: &ConfigApply, text: &str, user: &str) -> Result
         let file = FromFile { config: &read.file, digest };
         core.change(&read.config, Some(file), &EndNow::default(), Author { user: user.into(), summary }, trial)?
     };
+    let warnings = warnings.into_iter().chain(core.said.take()).collect();
     Ok(Applied { generation, changes, dry_run: false, warnings, unconfirmed: pending(core) })
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use config::{Config, Facts};
+use config::{Config, Facts, Touched};
 use control_api::{ApiError, Code};
 use shm_layout::clock::now_ms;
 use shm_layout::in_use;
@@ -17,21 +17,24 @@ use shm_layout::slot::Slot;
 
 use super::deadline::Now;
 use super::facts::PortFacts;
-use super::journal::{Entry, FORMAT, Journal, Unconfirmed};
+use super::journal::{Entry, FORMAT, Journal, JournalError, Unconfirmed, Written};
 use super::neighbour;
 use super::pass::{LocalsUse, addresses};
-use super::plan;
+use super::plan::{self, Planner};
 use super::register::{Counts, EndNow, Register};
 use super::rings::{Order, Rings};
 use super::rollback;
 use super::start::Chosen;
 use super::stats::Baseline;
-use super::targets::Targets;
+use super::targets::{self, Targets};
 use super::watch::Watch;
 use crate::failpoint::{OPEN, PUBLISH, step};
 
 /// How long a change waits for a worker that reads old generations.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Time between two looks at every server, ms.
+const LOOK_MS: u64 = 100;
 
 /// The shared tables, opened.
 #[derive(Debug)]
@@ -74,7 +77,14 @@ pub struct Core {
     locals_asked: Option<(u64, u64)>,
     /// A rollback that failed is not tried again before this, ms.
     pub rollback_again_ms: u64,
+    /// What the journal had to say about the last change, though it was made.
+    pub said: Option<String>,
+    /// When every server was looked at, ms.
+    looked_ms: u64,
+    /// Has the generation anything that was removed?
+    removed: (u64, bool),
     publisher: Publisher,
+    planner: Planner,
 }
 
 /// What a change takes from a file.
@@ -120,9 +130,11 @@ impl Core {
         tables: Tables,
         machine: Box<dyn Facts>,
     ) -> Result<Self, ApiError> {
-        let Chosen { config, file, digest, entry } = chosen;
-        let journal =
-            Journal::open(&config.node.state_dir()).map_err(|e| ApiError::new(Code::Failed, e.to_string()))?;
+        let Chosen { config, file, digest, entry, base } = chosen;
+        let mut journal = Journal::open(&config.node.state_dir()).map_err(failed)?;
+        if let Some(base) = base {
+            journal.go_on(base);
+        }
         step(OPEN);
         let mut publisher = Publisher::attach(tables.published.clone());
         publisher.at_each_step(|| step(PUBLISH));
@@ -139,7 +151,8 @@ impl Core {
                 .next(&config, file.as_ref(), &EndNow::default(), &counts)
                 .map_err(|e| ApiError::new(Code::Refused, e.to_string()))?;
         }
-        let plan = plan::plan(&register)?;
+        let mut planner = Planner::default();
+        let plan = planner.plan(&register);
         let skeleton = Config { services: Vec::new(), ..config };
         if let Some(trial) = entry.as_ref().filter(|_| !unchanged).and_then(|e| e.unconfirmed.as_ref()) {
             log::warn!("generation {} was not confirmed yet; the changed file takes its place", trial.applied);
@@ -171,7 +184,7 @@ impl Core {
         step(OPEN);
         if write {
             let written = if entry.generation == newest { journal.rewrite(&entry) } else { journal.write(&entry) };
-            written.map_err(|e| ApiError::new(Code::Failed, e.to_string()))?;
+            let _logged = written.map_err(failed)?;
         }
         step(OPEN);
         if entry.generation > publisher.generation() {
@@ -199,7 +212,11 @@ impl Core {
             locals_use: LocalsUse::default(),
             locals_asked: None,
             rollback_again_ms: 0,
+            said: None,
+            looked_ms: 0,
+            removed: (0, false),
             publisher,
+            planner,
         })
     }
 
@@ -234,9 +251,26 @@ impl Core {
             .register
             .next(config, file.as_ref().map(|f| f.config), now, &counts)
             .map_err(|e| ApiError::new(Code::Refused, e.to_string()))?;
+        self.alive();
         let digest = file.map_or_else(|| self.entry.file_digest.clone(), |f| f.digest);
         let skeleton = Config { services: Vec::new(), ..config.clone() };
         let entry = new_entry(self.entry.generation + 1, author, digest, skeleton, register, unconfirmed);
+        self.put_in_force(entry)
+    }
+
+    /// Brings an edit in force: as [`Self::change`], at the cost of what it touches. `None`: only what waits for its last
+    /// session is ended by `now`.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    pub fn edit(&mut self, touched: Option<&Touched>, now: &EndNow, author: Author) -> Result<u64, ApiError> {
+        let Entry { file_digest, skeleton, unconfirmed, register, generation, .. } = &self.entry;
+        let register = register
+            .touched(touched, &skeleton.limits, now, &SlotCounts(&self.tables.slots))
+            .map_err(|e| ApiError::new(Code::Refused, e.to_string()))?;
+        // A trial goes on; its end undoes this change too, but for admin states.
+        let (digest, trial) = (file_digest.clone(), unconfirmed.clone());
+        let entry = new_entry(generation + 1, author, digest, skeleton.clone(), register, trial);
         self.put_in_force(entry)
     }
 
@@ -246,8 +280,15 @@ impl Core {
     /// The journal cannot be written.
     pub fn settle(&mut self) -> Result<(), ApiError> {
         let entry = Entry { unconfirmed: None, ..self.entry.clone() };
-        self.journal.rewrite(&entry).map_err(|e| ApiError::new(Code::Failed, e.to_string()))?;
+        let written = self.journal.rewrite(&entry);
+        self.note(written)?;
         self.entry = entry;
+        Ok(())
+    }
+
+    /// What the journal says of a generation it has taken is kept for the answer.
+    fn note(&mut self, written: Result<Written, JournalError>) -> Result<(), ApiError> {
+        self.said = written.map_err(failed)?.unsynced;
         Ok(())
     }
 
@@ -258,29 +299,40 @@ impl Core {
     pub fn adopt_digest(&mut self, digest: String) -> Result<(), ApiError> {
         if digest != self.entry.file_digest {
             let entry = Entry { file_digest: digest, ..self.entry.clone() };
-            self.journal.rewrite(&entry).map_err(|e| ApiError::new(Code::Failed, e.to_string()))?;
+            let written = self.journal.rewrite(&entry);
+            self.note(written)?;
             self.entry = entry;
         }
         Ok(())
     }
 
     fn put_in_force(&mut self, entry: Entry) -> Result<u64, ApiError> {
-        let plan = plan::plan(&entry.register)?;
+        let plan = self.planner.plan(&entry.register);
+        self.alive();
         step(PUBLISH);
         let staged = self.publisher.stage(&plan, entry.generation, &self.tables.slots, PATIENCE).map_err(refusal)?;
+        self.alive();
         step(PUBLISH);
-        if let Err(error) = self.journal.write(&entry) {
+        let written = self.journal.write(&entry);
+        if let Err(error) = self.note(written) {
             self.publisher.abort(staged);
-            return Err(ApiError::new(Code::Failed, error.to_string()));
+            return Err(error);
         }
         step(PUBLISH);
         let generation = self.publisher.commit(staged);
         step(PUBLISH);
         let housekeeping = self.entry.housekeeping.then_some(self.entry.generation);
-        self.entry = entry;
-        self.tables.targets.write(&self.entry.register, generation);
+        let before = std::mem::replace(&mut self.entry, entry);
+        let difference = before.register.difference(&self.entry.register);
+        if targets::concerned(&difference) {
+            self.tables.targets.write(&self.entry.register, generation);
+        } else {
+            self.tables.targets.stay(generation);
+        }
         step(PUBLISH);
-        self.pin_neighbours();
+        if neighbour::concerned(&difference) {
+            self.pin_neighbours();
+        }
         step(PUBLISH);
         let trial = self.entry.unconfirmed.as_ref().map(|trial| [trial.back_to, trial.applied]);
         let needed = [&[generation][..], trial.as_ref().map_or(&[], |t| t)].concat();
@@ -291,10 +343,15 @@ impl Core {
         Ok(generation)
     }
 
+    /// A sign of life between the steps of what takes seconds when everything changes: the holder waits ten.
+    pub fn alive(&self) {
+        self.tables.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
+    }
+
     /// Tells the neighbours' thread whom the configuration names.
     pub fn pin_neighbours(&self) {
-        let config = self.config();
-        let order = Order::Pin(neighbour::configured(&config), neighbour::longest_timeout(&config));
+        let Entry { skeleton, register, .. } = &self.entry;
+        let order = Order::Pin(neighbour::configured(skeleton, register), neighbour::longest_timeout(register));
         if let Some(rings) = &self.rings
             && !rings.order(order)
         {
@@ -302,16 +359,26 @@ impl Core {
         }
     }
 
-    /// What is due at times: heartbeat, rows of old generations, servers whose last session is gone.
+    /// What is due at times: heartbeat, rows of old generations, servers whose last session is gone. Called at every turn,
+    /// which a client may cause; what looks at every server is done a few times a second.
     pub fn tick(&mut self) {
-        self.tables.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
-        self.watch.sample(&self.tables.slots, now_ms());
-        self.tables.targets.look(&self.entry.register);
+        let now = now_ms();
+        self.tables.published.root.control_ms.store(now, Relaxed); // Relaxed: a heartbeat.
+        self.watch.sample(&self.tables.slots, now);
         self.publisher.reclaim(&self.tables.slots);
-        rollback::tend(self, now_ms());
-        self.locals_use.go_on(&self.tables.slots, now_ms());
+        self.journal.tend();
+        rollback::tend(self, now);
+        self.locals_use.go_on(&self.tables.slots, now);
+        if now < self.looked_ms + LOOK_MS {
+            return;
+        }
+        self.looked_ms = now;
+        self.tables.targets.look(&self.entry.register);
+        if self.removed.0 != self.entry.generation {
+            self.removed = (self.entry.generation, self.entry.register.has_removed());
+        }
         // Every live slot has seen the removal: no session is begun towards the removed any more.
-        if self.publisher.retired() == 0 && self.entry.register.has_removed() {
+        if self.publisher.retired() == 0 && self.removed.1 {
             self.sweep();
         }
     }
@@ -383,6 +450,10 @@ fn new_entry(
         skeleton,
         register,
     }
+}
+
+fn failed(error: JournalError) -> ApiError {
+    ApiError::new(Code::Failed, error.to_string())
 }
 
 fn refusal(error: PublishError) -> ApiError {

@@ -1,9 +1,17 @@
 //! What survives everything: one file per generation, written and renamed before the generation is published.
 //!
-//! `STATE_DIR/journal/NUMBER.jsonl`: a line with a checksum and what a list shows, and a line with the [`Entry`] it is of.
-//! The highest number whose checksum is right is in force. A crash at any step leaves the generation before or this one,
-//! whole. A list reads the first lines alone: a hundred generations of 10,000 services are a gigabyte.
+//! `STATE_DIR/journal/NUMBER.jsonl`: a line with a checksum and what a list shows, and a line with the [`Entry`] it is of:
+//! whole, or, when that is much shorter, as what leads to it from another generation that is kept whole ([`delta`]). The
+//! highest number whose checksum is right is in force. A crash at any step leaves the generation before or this one,
+//! whole. A list reads the first lines alone: a hundred generations of 10,000 services may be a gigabyte.
+//!
+//! Whoever finds a file under its name may believe it. So a generation counts from the rename on, and a folder that could
+//! not be synced then is no failure of the change, but said ([`Written`]).
 
+mod compact;
+mod delta;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,6 +20,9 @@ use std::path::{Path, PathBuf};
 use config::Config;
 use serde::{Deserialize, Serialize};
 
+use self::compact::Compaction;
+pub use self::delta::Base;
+use self::delta::Delta;
 use super::deadline::Deadline;
 use super::register::Register;
 use crate::failpoint::{JOURNAL, step};
@@ -109,12 +120,37 @@ struct First {
     /// Absent in journals of earlier builds.
     #[serde(default)]
     head: Option<Head>,
+    /// The generation that the second line is a difference to; absent: it is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<u64>,
 }
+
+/// A generation under its name.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Written {
+    /// Every process finds it, but the folder could not be synced: a loss of power may bring back the one before.
+    pub unsynced: Option<String>,
+}
+
+/// Whole records shorter than this are not worth a difference, bytes. (Tests that kill control write them of everything.)
+const SMALL: usize = if cfg!(feature = "failpoints") { 0 } else { 64 << 10 };
+/// A difference longer than this makes the next whole record due, bytes.
+const LONG: usize = 64 << 10;
 
 /// The folder of generations.
 #[derive(Debug)]
 pub struct Journal {
     folder: PathBuf,
+    /// Generations kept, and what each is a difference to.
+    kept: BTreeMap<u64, Option<u64>>,
+    /// The whole generation that the next ones are differences to.
+    base: Option<Base>,
+    /// A whole record being written behind the answers.
+    compaction: Option<Compaction>,
+    /// See [`SMALL`].
+    small: usize,
+    sync_folder: fn(&Path) -> std::io::Result<()>,
 }
 
 impl Journal {
@@ -123,27 +159,56 @@ impl Journal {
     /// # Errors
     /// The folder cannot be made.
     pub fn open(state_dir: &Path) -> Result<Self, JournalError> {
-        let folder = state_dir.join("journal");
+        let mut journal = Self::at(state_dir);
+        let folder = &journal.folder;
         let fail = |source| JournalError { path: folder.clone(), what: "cannot make the folder", source };
-        fs::DirBuilder::new().recursive(true).mode(0o750).create(&folder).map_err(fail)?;
-        let journal = Self { folder };
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).map_err(fail)?;
         for name in journal.names(".tmp") {
             let _ = fs::remove_file(journal.folder.join(name)); // Begun by one that died.
         }
+        let base = |number| journal.first(number).and_then(|first| first.base);
+        journal.kept = journal.numbers().into_iter().map(|number| (number, base(number))).collect();
         Ok(journal)
     }
 
-    /// The newest whole generation below `state_dir`, without touching anything there.
-    #[must_use]
-    pub fn peek(state_dir: &Path) -> Option<Entry> {
-        Self { folder: state_dir.join("journal") }.newest()
+    fn at(state_dir: &Path) -> Self {
+        Self {
+            folder: state_dir.join("journal"),
+            kept: BTreeMap::new(),
+            base: None,
+            compaction: None,
+            small: SMALL,
+            sync_folder: |folder| File::open(folder)?.sync_all(),
+        }
     }
 
-    /// The newest generation that is whole. Damaged ones are said and passed over.
+    /// The newest generation below `state_dir`, without touching anything there; with what its successors may be written
+    /// as differences to, for [`Self::go_on`].
     #[must_use]
-    pub fn newest(&self) -> Option<Entry> {
-        self.numbers().into_iter().rev().find_map(|number| match self.read(number) {
-            Ok(entry) => Some(entry),
+    pub fn peek_with_base(state_dir: &Path) -> Option<(Entry, Base)> {
+        Self::at(state_dir).newest_with_base()
+    }
+
+    /// Writes differences to `base`, as [`Self::peek_with_base`] found it.
+    pub fn go_on(&mut self, base: Base) {
+        self.base = Some(base);
+    }
+
+    /// As [`Self::peek_with_base`], without it.
+    #[cfg(test)]
+    pub fn peek(state_dir: &Path) -> Option<Entry> {
+        Self::at(state_dir).newest()
+    }
+
+    #[cfg(test)]
+    fn newest(&self) -> Option<Entry> {
+        self.newest_with_base().map(|(entry, _)| entry)
+    }
+
+    /// The newest generation that can be read. Damaged ones are said and passed over.
+    fn newest_with_base(&self) -> Option<(Entry, Base)> {
+        self.numbers().into_iter().rev().find_map(|number| match self.read_with_base(number) {
+            Ok(found) => Some(found),
             Err(why) => {
                 log::error!("journal {}: generation {number} passed over: {why}", self.folder.display());
                 None
@@ -157,13 +222,16 @@ impl Journal {
         self.numbers().into_iter().filter_map(|number| self.head(number)).collect()
     }
 
-    fn head(&self, number: u64) -> Option<Head> {
+    fn first(&self, number: u64) -> Option<First> {
         let mut line = String::new();
         let file = File::open(self.path(number)).ok()?;
         BufReader::new(file.take(HEAD_MAX)).read_line(&mut line).ok()?;
-        let First { head, .. } = serde_json::from_str(&line).ok()?;
+        serde_json::from_str(&line).ok()
+    }
+
+    fn head(&self, number: u64) -> Option<Head> {
         // Of an earlier build: the whole of it must be read.
-        let head = head.or_else(|| self.read(number).ok().as_ref().map(Head::from));
+        let head = self.first(number)?.head.or_else(|| self.read(number).ok().as_ref().map(Head::from));
         head.filter(|h| h.generation == number)
     }
 
@@ -172,49 +240,91 @@ impl Journal {
     /// # Errors
     /// Why not, in words.
     pub fn read(&self, number: u64) -> Result<Entry, String> {
-        let text = fs::read_to_string(self.path(number)).map_err(|e| e.to_string())?;
-        let (first, text) = text.split_once('\n').ok_or("no second line")?;
-        let First { checksum, .. } = serde_json::from_str(first).map_err(|e| e.to_string())?;
-        let sum = config::digest(text.as_bytes());
-        if sum != checksum {
-            return Err(format!("checksum is {sum}, written as {checksum}"));
+        self.read_with_base(number).map(|(entry, _)| entry)
+    }
+
+    fn read_with_base(&self, number: u64) -> Result<(Entry, Base), String> {
+        let (first, checksum, text) = self.lines(number)?;
+        let Some(base) = first.base else {
+            let entry = whole(number, &text)?;
+            let base = Base::new(&entry, checksum, text.len());
+            return Ok((entry, base));
+        };
+        let delta: Delta = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        let (of_base, checksum, text) = self.lines(base).map_err(|why| format!("its base {base}: {why}"))?;
+        if of_base.base.is_some() {
+            return Err(format!("its base {base} is not whole"));
         }
-        let entry: Entry = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        if entry.format != FORMAT || entry.generation != number {
-            return Err(format!(
-                "format {} of generation {}, needed {FORMAT} of {number}",
-                entry.format, entry.generation
-            ));
+        let entry = whole(base, &text).map_err(|why| format!("its base {base}: {why}"))?;
+        let base = Base::new(&entry, checksum, text.len());
+        let entry = delta.onto(&base)?;
+        if entry.generation != number {
+            return Err(format!("it is of generation {}, needed {number}", entry.generation));
         }
-        Ok(entry)
+        Ok((entry, base))
+    }
+
+    /// The first line, and the second with its checksum, which is right.
+    fn lines(&self, number: u64) -> Result<(First, String, String), String> {
+        let mut text = fs::read_to_string(self.path(number)).map_err(|e| e.to_string())?;
+        let (line, body) = text.split_once('\n').ok_or("no second line")?;
+        let first: First = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        let sum = config::digest(body.as_bytes());
+        if sum != first.checksum {
+            return Err(format!("checksum is {sum}, written as {}", first.checksum));
+        }
+        let body = text.split_off(line.len() + 1);
+        Ok((first, sum, body))
     }
 
     /// Writes a generation: temporary file, fsync, rename, fsync of the folder.
     ///
     /// # Errors
-    /// The disk's. The journal is as before.
-    pub fn write(&self, entry: &Entry) -> Result<(), JournalError> {
-        self.rewrite(entry).inspect_err(|_| {
-            // Renamed but not known to be on disk: nobody was told of it.
-            let _ = fs::remove_file(self.path(entry.generation));
-        })
+    /// The disk's, before the rename. The journal is as before.
+    pub fn write(&mut self, entry: &Entry) -> Result<Written, JournalError> {
+        let generation = entry.generation;
+        // What is written behind the answers is of a generation that is there; this one is not it.
+        let delta = self.base.as_ref().filter(|base| base.generation() < generation && base.bytes() >= self.small);
+        let delta = delta.map(|base| Delta::of(entry, base));
+        if let Some(delta) = delta {
+            let body = encode(&self.path(generation), &delta)?;
+            // As long as this it saves nothing.
+            let base = self.base.as_ref().filter(|base| body.len() < base.bytes() / 2);
+            if let Some(base) = base.map(Base::generation) {
+                let (_, written) = self.put(entry, &body, Some(base))?;
+                if body.len() > LONG {
+                    self.compact(entry);
+                }
+                return Ok(written);
+            }
+        }
+        let body = encode(&self.path(generation), entry)?;
+        let (checksum, written) = self.put(entry, &body, None)?;
+        self.base = Some(Base::new(entry, checksum, body.len()));
+        Ok(written)
     }
 
-    /// The same for a generation that is there already: after an error the old text stays.
+    /// Writes again the newest generation, which is there already: after an error the old text stays. (Were there later
+    /// ones, damaged or not, that are differences to it, they would be differences to nothing.)
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub fn rewrite(&self, entry: &Entry) -> Result<(), JournalError> {
+    pub fn rewrite(&mut self, entry: &Entry) -> Result<Written, JournalError> {
+        // The old text must not be put back over the new.
+        if self.compaction.as_ref().is_some_and(|c| c.generation() == entry.generation) {
+            self.compaction = None;
+        }
+        self.write(entry)
+    }
+
+    fn put(&mut self, entry: &Entry, body: &str, base: Option<u64>) -> Result<(String, Written), JournalError> {
         let path = self.path(entry.generation);
         let temporary = path.with_extension("tmp");
-        let fail = |what, source| JournalError { path: path.clone(), what, source };
-        let invalid = |e: serde_json::Error| fail("cannot encode", std::io::Error::other(e));
-        let body = serde_json::to_string(entry).map_err(invalid)? + "\n";
-        let first = First { checksum: config::digest(body.as_bytes()), head: Some(entry.into()) };
-        let text = serde_json::to_string(&first).map_err(invalid)? + "\n" + &body;
+        let checksum = config::digest(body.as_bytes());
+        let text = first_line(&path, &checksum, entry, base)? + body;
         let store = || -> std::io::Result<()> {
             step(JOURNAL);
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+            let mut file = create(&temporary)?;
             step(JOURNAL);
             let (half, rest) = text.as_bytes().split_at(text.len() / 2);
             file.write_all(half)?;
@@ -225,22 +335,47 @@ impl Journal {
             step(JOURNAL);
             fs::rename(&temporary, &path)?;
             step(JOURNAL);
-            File::open(&self.folder)?.sync_all()?;
-            step(JOURNAL);
             Ok(())
         };
         store().map_err(|source| {
             let _ = fs::remove_file(&temporary);
-            fail("cannot write", source)
-        })
+            JournalError { path: path.clone(), what: "cannot write", source }
+        })?;
+        let written = self.named(entry.generation, base);
+        step(JOURNAL);
+        Ok((checksum, written))
     }
 
-    /// Drops what is older than [`KEPT`] generations, and superseded housekeeping; never one of `needed`.
-    pub fn prune(&self, needed: &[u64], superseded_housekeeping: Option<u64>) {
-        let numbers = self.numbers();
-        let old = numbers.iter().rev().skip(KEPT + 1).copied();
-        for number in old.chain(superseded_housekeeping).filter(|n| !needed.contains(n)) {
+    /// A generation has got its name.
+    fn named(&mut self, generation: u64, base: Option<u64>) -> Written {
+        self.kept.insert(generation, base);
+        let unsynced = (self.sync_folder)(&self.folder).err().map(|error| {
+            let folder = self.folder.display();
+            let text = format!(
+                "generation {generation} is in the journal, but the folder {folder} could not be synced: {error}; a loss \
+                 of power may bring back the one before; hint: is the disk well?"
+            );
+            log::error!("{text}");
+            text
+        });
+        Written { unsynced }
+    }
+
+    /// Drops what is older than [`KEPT`] generations, and superseded housekeeping; never one of `needed`, nor what others
+    /// are differences to.
+    pub fn prune(&mut self, needed: &[u64], superseded_housekeeping: Option<u64>) {
+        let mut old: Vec<u64> = self.kept.keys().rev().skip(KEPT + 1).copied().collect();
+        old.extend(superseded_housekeeping);
+        old.retain(|number| !needed.contains(number));
+        if old.is_empty() {
+            return;
+        }
+        let stays = self.kept.iter().filter(|(number, _)| !old.contains(number)).filter_map(|(_, base)| *base);
+        let mut bases: Vec<u64> = stays.collect();
+        bases.extend(self.base.as_ref().map(Base::generation));
+        for number in old.into_iter().filter(|number| !bases.contains(number)) {
             let _ = fs::remove_file(self.path(number));
+            self.kept.remove(&number);
         }
     }
 
@@ -261,8 +396,37 @@ impl Journal {
     }
 }
 
+/// The entry of a whole record.
+fn whole(number: u64, text: &str) -> Result<Entry, String> {
+    let entry: Entry = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    if entry.format != FORMAT || entry.generation != number {
+        let (format, generation) = (entry.format, entry.generation);
+        return Err(format!("format {format} of generation {generation}, needed {FORMAT} of {number}"));
+    }
+    Ok(entry)
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)
+}
+
+/// A line of JSON.
+fn encode(path: &Path, value: &impl Serialize) -> Result<String, JournalError> {
+    let text = serde_json::to_string(value).map_err(|error| {
+        let source = std::io::Error::other(error);
+        JournalError { path: path.into(), what: "cannot encode", source }
+    })?;
+    Ok(text + "\n")
+}
+
+fn first_line(path: &Path, checksum: &str, entry: &Entry, base: Option<u64>) -> Result<String, JournalError> {
+    encode(path, &First { checksum: checksum.into(), head: Some(entry.into()), base })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::register::{EndNow, tests::Fake};
     use super::*;
     use crate::control::testing::{Folder, config};
@@ -287,10 +451,10 @@ mod tests {
     #[test]
     fn the_newest_whole_generation_counts() {
         let folder = Folder::new("journal");
-        let journal = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
         assert!(journal.newest().is_none());
         for generation in 1..=3 {
-            journal.write(&entry(generation)).unwrap();
+            let _synced = journal.write(&entry(generation)).unwrap();
         }
         assert_eq!(journal.newest().unwrap(), entry(3));
         assert_eq!(journal.newest().unwrap().config(), config());
@@ -306,12 +470,12 @@ mod tests {
     #[test]
     fn half_written_files_and_old_generations_go() {
         let folder = Folder::new("journal-old");
-        let journal = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
         for generation in 1..=KEPT as u64 + 5 {
-            journal.write(&entry(generation)).unwrap();
+            let _synced = journal.write(&entry(generation)).unwrap();
         }
         fs::write(journal.folder.join("x.tmp"), "half").unwrap();
-        let journal = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
         journal.prune(&[KEPT as u64 + 5, 3], Some(50));
         let numbers = journal.numbers();
         assert_eq!((&numbers[..2], numbers.len()), (&[3, 5][..], KEPT + 1), "3 is needed: somebody goes back to it");
@@ -321,8 +485,8 @@ mod tests {
     #[test]
     fn a_list_needs_the_first_lines_alone_and_reads_those_of_earlier_builds() {
         let folder = Folder::new("journal-heads");
-        let journal = Journal::open(folder.path()).unwrap();
-        (1..=3).for_each(|generation| journal.write(&entry(generation)).unwrap());
+        let mut journal = Journal::open(folder.path()).unwrap();
+        (1..=3).for_each(|generation| drop(journal.write(&entry(generation)).unwrap()));
         let whole = fs::read_to_string(journal.path(2)).unwrap();
         let (first, body) = whole.split_once('\n').unwrap();
         fs::write(journal.path(1), first.replace("\"generation\":2", "\"generation\":1") + "\n{ not read").unwrap();
@@ -339,10 +503,157 @@ mod tests {
     #[test]
     fn a_disk_that_refuses_changes_nothing() {
         let folder = Folder::new("journal-full");
-        let journal = Journal::open(folder.path()).unwrap();
-        journal.write(&entry(1)).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        let _synced = journal.write(&entry(1)).unwrap();
         fs::create_dir(journal.path(2).with_extension("tmp")).unwrap(); // In the way of the temporary file.
         assert!(journal.write(&entry(2)).unwrap_err().to_string().contains("cannot write"));
         assert_eq!(journal.newest().unwrap().generation, 1);
+    }
+
+    /// `entry` with other weights for the servers of one service: the others are shared, as a change leaves them.
+    fn with_weight(before: &Entry, generation: u64, service: usize, weight: u16) -> Entry {
+        let mut entry = Entry { generation, ..before.clone() };
+        let service = Arc::make_mut(&mut entry.register.services[service]);
+        service.servers.iter_mut().for_each(|s| s.rs.weight = weight);
+        entry
+    }
+
+    /// A journal that writes differences of everything, however small.
+    fn of_differences(folder: &Folder) -> Journal {
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.small = 0;
+        journal
+    }
+
+    fn large(generation: u64) -> Entry {
+        let mut config = config();
+        (config.limits.services, config.limits.real_servers) = (100, 200);
+        let mut service = config.services[0].clone();
+        for n in 0..50_u8 {
+            service.name = format!("s{n}").parse().unwrap();
+            service.vip = format!("10.0.1.{n}:80").parse().unwrap();
+            config.services.push(service.clone());
+        }
+        let register = Register::default().next(&config, None, &EndNow::default(), &Fake::default()).unwrap();
+        Entry { register, ..entry(generation) }
+    }
+
+    #[test]
+    fn differences_are_short_and_say_the_same() {
+        let folder = Folder::new("journal-delta");
+        let mut journal = of_differences(&folder);
+        let first = large(1);
+        let second = with_weight(&first, 2, 7, 9);
+        // One more, one less, one in front of another: order, numbers, and what is on trial come back.
+        let mut third = with_weight(&second, 3, 40, 3);
+        let moved = third.register.services.remove(5);
+        third.register.services.insert(30, moved);
+        third.register.services.remove(12);
+        (third.register.next_tag, third.housekeeping) = (77, true);
+        let deadline = Deadline::after(std::time::Duration::from_secs(9), &super::super::deadline::Now::read());
+        third.unconfirmed = Some(Unconfirmed { back_to: 1, applied: 3, deadline });
+        for e in [&first, &second, &third] {
+            assert!(journal.write(e).unwrap().unsynced.is_none());
+        }
+        let size = |n| fs::metadata(journal.path(n)).unwrap().len();
+        assert!(size(2) * 5 < size(1) && size(3) * 4 < size(1), "{} {} {}", size(1), size(2), size(3));
+        for e in [&first, &second, &third] {
+            assert_eq!(&journal.read(e.generation).unwrap(), e);
+        }
+        assert_eq!(journal.heads().iter().map(|h| h.generation).collect::<Vec<_>>(), [1, 2, 3]);
+        // Another process goes on where this one stopped, with differences to the same.
+        let (found, base) = Journal::peek_with_base(folder.path()).unwrap();
+        assert_eq!(found, third);
+        let mut next = of_differences(&folder);
+        next.go_on(base);
+        let fourth = Entry { unconfirmed: None, ..with_weight(&found, 4, 0, 1) };
+        let _synced = next.write(&fourth).unwrap();
+        assert!(size(4) * 4 < size(1));
+        assert_eq!(next.newest().unwrap(), fourth);
+        // One that is settled is written again as such.
+        let settled = Entry { file_digest: "other".into(), ..fourth };
+        let _synced = next.rewrite(&settled).unwrap();
+        assert_eq!(next.newest().unwrap(), settled);
+        // A change of everything is written whole.
+        let all = with_weight(&settled, 5, 0, 1);
+        let all = (0..all.register.services.len()).fold(all, |e, n| with_weight(&e, 5, n, 8));
+        let _synced = next.write(&all).unwrap();
+        assert!(size(5) * 2 > size(1) && next.kept[&5].is_none());
+        assert_eq!(next.newest().unwrap(), all);
+    }
+
+    #[test]
+    fn a_difference_without_its_base_is_passed_over_and_bases_are_kept() {
+        let folder = Folder::new("journal-base");
+        let mut journal = of_differences(&folder);
+        let first = large(1);
+        let _synced = journal.write(&first).unwrap();
+        let last = KEPT as u64 + 20;
+        for generation in 2..=last {
+            let _synced = journal.write(&with_weight(&first, generation, 3, 5)).unwrap();
+            journal.prune(&[generation], None);
+        }
+        let numbers = journal.numbers();
+        assert_eq!((numbers[0], numbers.len()), (1, KEPT + 2), "what the others are differences to");
+        assert_eq!(journal.newest().unwrap().generation, last);
+        // A base that is another one's, whole as it is, is not taken for it.
+        let text = fs::read_to_string(journal.path(1)).unwrap();
+        let elsewhere = Folder::new("journal-other");
+        let mut other = Journal::open(elsewhere.path()).unwrap();
+        let _synced = other.write(&with_weight(&first, 1, 4, 4)).unwrap();
+        fs::copy(other.path(1), journal.path(1)).unwrap();
+        assert!(journal.read(last).unwrap_err().contains("it is a difference to"));
+        assert_eq!(journal.newest().unwrap().generation, 1);
+        fs::write(journal.path(1), &text[..text.len() - 9]).unwrap();
+        assert!(journal.read(last).unwrap_err().contains("its base 1"));
+        assert!(journal.newest().is_none());
+    }
+
+    #[test]
+    fn a_long_difference_makes_a_whole_record_behind_the_answers() {
+        let folder = Folder::new("journal-compact");
+        let mut journal = of_differences(&folder);
+        let first = large(1);
+        let _synced = journal.write(&first).unwrap();
+        let second = with_weight(&first, 2, 3, 5);
+        let _synced = journal.write(&second).unwrap();
+        assert_eq!(journal.kept[&2], Some(1));
+        journal.compact(&second);
+        // The next change does not wait for it, and is a difference to the old base still.
+        let third = with_weight(&second, 3, 4, 5);
+        let _synced = journal.write(&third).unwrap();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while journal.compaction.is_some() {
+            assert!(std::time::Instant::now() < end, "never written");
+            journal.tend();
+        }
+        assert_eq!((journal.kept[&2], journal.kept[&3]), (None, Some(1)));
+        let fourth = with_weight(&third, 4, 4, 6);
+        let _synced = journal.write(&fourth).unwrap();
+        assert_eq!(journal.kept[&4], Some(2), "the next one is a difference to the new one");
+        for e in [&first, &second, &third, &fourth] {
+            assert_eq!(&journal.read(e.generation).unwrap(), e);
+        }
+        // Written anew meanwhile: the older text does not come back.
+        journal.compact(&fourth);
+        let settled = Entry { file_digest: "other".into(), ..fourth.clone() };
+        let _synced = journal.rewrite(&settled).unwrap();
+        journal.tend();
+        assert_eq!(journal.newest().unwrap(), settled);
+        // At an orderly end the newest is whole.
+        journal.close(&settled);
+        assert_eq!((journal.newest().unwrap(), journal.kept[&4]), (settled, None));
+        assert!(journal.names(".tmp").is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_said_and_the_generation_counts() {
+        let folder = Folder::new("journal-sync");
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.sync_folder = |_| Err(std::io::Error::from_raw_os_error(5));
+        let said = journal.write(&entry(1)).unwrap().unsynced.unwrap();
+        assert!(said.contains("could not be synced") && said.contains("loss of power"), "{said}");
+        // Whoever comes next finds it, as the answer says.
+        assert_eq!(Journal::peek(folder.path()).unwrap(), entry(1));
     }
 }

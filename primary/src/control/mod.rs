@@ -69,6 +69,8 @@ pub struct ControlArgs {
     pub prefer: Prefer,
     /// The holder's facts, one per configured port.
     pub ports: Vec<PortFacts>,
+    /// The journal's folder, as the holder has it; `None`: as the file says.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Longest time between two looks at what is due.
@@ -127,13 +129,12 @@ fn serve(args: ControlArgs) -> Result<(), ControlError> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system("signals"))?;
     }
     let machine = SystemFacts::read();
-    let chosen = start::choose(&args.config_path, args.prefer, &machine)?;
+    let chosen = start::choose(&args.config_path, args.prefer, args.state_dir.as_deref(), &machine)?;
     let config = &chosen.config;
     if args.ports.len() != config.ports.len() {
         return Err(ControlError::Ports { found: args.ports.len(), wanted: config.ports.len() });
     }
     say_differences(&chosen);
-    config::not_used(config).iter().for_each(|warning| log::warn!("{warning}"));
     let (run_dir, socket) = (config.node.run_dir(), config.node.socket());
     let tables = open_tables(config)?;
     let mut core = Core::open(chosen, args.config_path, &args.ports, tables, Box::new(machine))?;
@@ -158,6 +159,8 @@ fn serve(args: ControlArgs) -> Result<(), ControlError> {
             return Err(ControlError::System { what: "neighbour thread".into(), source });
         }
     }
+    let Core { journal, entry, .. } = &mut core;
+    journal.close(entry);
     log::info!("control ends; workers go on with generation {}", core.entry.generation);
     Ok(())
 }
@@ -200,6 +203,6 @@ fn start_rings(core: &Core, facts: &[PortFacts]) -> std::io::Result<Rings> {
     let slots =
         slots.map(|(slot, home)| SlotRings { port: u8::try_from(home.port).unwrap_or(u8::MAX), slot: slot.clone() });
     let learner = Learner::attach(core.tables.neighbours.clone());
-    let neighbours = Neighbourhood::new(learner, ports, longest_timeout(&core.config()), now_ms());
+    let neighbours = Neighbourhood::new(learner, ports, longest_timeout(&core.entry.register), now_ms());
     Rings::start(slots.collect(), neighbours)
 }

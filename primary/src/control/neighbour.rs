@@ -9,12 +9,15 @@
 //! MAC makes us ask: the answer counts (RFC 5227's caution, and what keeps a forged announcement from being believed).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use packet::Mac;
 use packet::arp::{self, Operation};
 use packet::ethernet;
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Hop, Ip, ip4, neighbour_state as state, to_std};
+
+use super::register::{Difference, Register, ServiceEntry};
 
 /// How long an answer counts, ms.
 pub const REACHABLE_MS: u64 = 30_000;
@@ -322,30 +325,38 @@ fn arp_payload(frame: &[u8]) -> Option<&[u8]> {
 
 /// Neighbours a configuration names: gateways, and servers on connected networks; the rest is behind gateways.
 #[must_use]
-pub fn configured(config: &config::Config) -> HashSet<(u32, u8)> {
+pub fn configured(config: &config::Config, register: &Register) -> HashSet<(u32, u8)> {
     let v4 = |ip: std::net::IpAddr| if let std::net::IpAddr::V4(ip) = ip { Some(ip.to_bits()) } else { None };
     let number = |port: usize| u8::try_from(port).ok();
     let mut wanted = HashSet::new();
     for (i, port) in config.ports.iter().enumerate() {
         wanted.extend(port.gateways.iter().filter_map(|g| Some((v4(*g)?, number(i)?))));
     }
-    let servers = config.services.iter().flat_map(|s| &s.rs).map(|rs| rs.address.ip());
+    let servers = register.present().flat_map(|s| s.present()).map(|s| s.rs.address.ip());
     wanted.extend(servers.filter_map(|ip| Some((v4(ip)?, number(config.connected(ip)?)?))));
     wanted
 }
 
+/// Is there anything in the difference that [`configured`] or [`longest_timeout`] depends on? (Not in weights and admin
+/// states.)
+#[must_use]
+pub fn concerned(difference: &Difference<'_>) -> bool {
+    difference
+        .in_part(|s| (s.index, s.service.timeouts.clone(), s.present().map(|s| s.rs.address.ip()).collect::<Vec<_>>()))
+}
+
 /// The longest time a session may be idle, ms: nothing that it needs is taken back earlier.
 #[must_use]
-pub fn longest_timeout(config: &config::Config) -> u64 {
-    let of = |s: &config::Service| {
-        let t = &s.timeouts;
+pub fn longest_timeout(register: &Register) -> u64 {
+    let of = |s: &Arc<ServiceEntry>| {
+        let t = &s.service.timeouts;
         [t.syn_sent, t.syn_recv, t.established, t.fin_wait, t.close_wait, t.last_ack, t.time_wait, t.close, t.udp]
             .map(config::Millis::get)
             .into_iter()
             .max()
             .unwrap_or(0)
     };
-    u64::from(config.services.iter().map(of).max().unwrap_or(0)).max(60_000)
+    u64::from(register.present().map(of).max().unwrap_or(0)).max(60_000)
 }
 
 #[cfg(test)]

@@ -97,9 +97,19 @@ pub(super) fn degraded(core: &Core) -> Option<String> {
         0 => "no health-checker: it has never been here".to_owned(),
         _ => format!("no health-checker for {} s: the last results stay in force", now.saturating_sub(seen) / 1000),
     });
-    match (primary, checker) {
-        (Some(primary), Some(checker)) => Some(format!("{primary}; {checker}")),
-        (primary, checker) => primary.or(checker),
+    let lacks: Vec<String> = primary.into_iter().chain(checker).chain(unserved(core, now)).collect();
+    (!lacks.is_empty()).then(|| lacks.join("; "))
+}
+
+/// Slots that no worker serves: what comes to their queues is lost until one does.
+fn unserved(core: &Core, now: u64) -> Option<String> {
+    let hang_after = u64::from(core.entry.skeleton.node.hang_after.get());
+    let nobody = |slot: &&Slot| slot.owner.owner().pid() == 0 || core.watch.state(slot, now, hang_after) == "dead";
+    let without: Vec<u32> = core.tables.slots.iter().filter(nobody).map(|slot| slot.geometry.slot).collect();
+    match without.len() {
+        0 => None,
+        all if all == core.tables.slots.len() => Some("no worker: nothing is forwarded".into()),
+        _ => Some(format!("no worker serves slots {without:?}")),
     }
 }
 

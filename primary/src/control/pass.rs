@@ -96,7 +96,7 @@ impl LocalsUse {
         let readers: Vec<SessionReader> = slots.iter().map(reader).collect();
         let done = pass.go_on(slots, PIECE, |at, record| {
             if let Some(s) = readers.get(at).and_then(|reader| reader.get(record)) {
-                let server = SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(s.server_ip)), s.server_port);
+                let server = SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(s.real_ip)), s.server_port);
                 *found.entry(s.local_ip).or_default().entry(server).or_default() += 1;
             }
         });

@@ -1,20 +1,41 @@
 //! From configuration and ids to what is published.
 
+use std::sync::Arc;
+
 use config::{Admin, Config, HealthKind, Mode, Panic, Scheduler, Service};
-use control_api::{ApiError, Code};
 use shm_layout::neighbours::from_std;
-use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, Plan, PortPlan, ServicePlan, SlotPlan};
+use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, PortPlan, ServicePlan, SharedPlan, SlotPlan};
 use shm_layout::published::{admin, local_flag, mode, port_flag, scheduler, service_flag};
 use shm_layout::session::{State, TIMEOUTS};
 
 use super::facts::PortFacts;
 use super::register::{Register, Removal, ServerEntry, ServiceEntry};
 
-/// What `register` comes to.
-///
-/// # Errors
-/// A mode or scheduler that the datapath does not have yet.
-pub fn plan(register: &Register) -> Result<Plan, ApiError> {
+/// Plans services, each again only when it has changed: a register shares with its predecessor what has not.
+#[derive(Debug, Default)]
+pub struct Planner(Vec<Option<(Arc<ServiceEntry>, Arc<ServicePlan>)>>);
+
+impl Planner {
+    /// What `register` comes to.
+    pub fn plan(&mut self, register: &Register) -> SharedPlan {
+        let mut planned = Vec::new();
+        let mut services = Vec::with_capacity(register.services.len());
+        for entry in &register.services {
+            let place = entry.index as usize;
+            let before = self.0.get(place).and_then(Option::as_ref).filter(|(of, _)| Arc::ptr_eq(of, entry));
+            let plan = before.map_or_else(|| Arc::new(service(entry)), |(_, plan)| Arc::clone(plan));
+            if planned.len() <= place {
+                planned.resize(place + 1, None);
+            }
+            planned[place] = Some((Arc::clone(entry), Arc::clone(&plan)));
+            services.push(plan);
+        }
+        self.0 = planned;
+        SharedPlan { services, locals: locals(register) }
+    }
+}
+
+fn locals(register: &Register) -> Vec<LocalPlan> {
     let local = |l: &super::register::LocalEntry| LocalPlan {
         ip: from_std(l.address),
         port: l.port.into(),
@@ -22,22 +43,16 @@ pub fn plan(register: &Register) -> Result<Plan, ApiError> {
         high: l.ports.last,
         flags: if l.removed { local_flag::REMOVED } else { 0 },
     };
-    Ok(Plan {
-        services: register.services.iter().map(service).collect::<Result<_, _>>()?,
-        locals: register.locals.iter().map(local).collect(),
-    })
+    register.locals.iter().map(local).collect()
 }
 
-fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
+fn service(entry: &ServiceEntry) -> ServicePlan {
     let service = &entry.service;
-    let not_yet = |key: &str, value: String| {
-        ApiError::new(Code::Refused, format!("{key} = \"{value}\" is not in this version"))
-            .code(config::codes::NOT_YET)
-            .path(format!("service {}: {key}", service.name))
-    };
     let mode = match service.mode {
         Mode::FullNat => mode::FULLNAT,
-        other => return Err(not_yet("mode", other.to_string())),
+        Mode::Nat => mode::NAT,
+        Mode::Dr => mode::DR,
+        Mode::Tunnel => mode::TUNNEL,
     };
     let scheduler = match service.scheduler {
         Scheduler::Rr => scheduler::RR,
@@ -49,7 +64,7 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
         Scheduler::Maglev => scheduler::MAGLEV,
     };
     let panic = if service.panic == Panic::On { service_flag::PANIC } else { 0 };
-    Ok(ServicePlan {
+    ServicePlan {
         index: entry.index,
         id: entry.id,
         vip: from_std(service.vip.ip()),
@@ -64,7 +79,7 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
         hashing: hashing(service),
         name: service.name.to_string(),
         members: entry.servers.iter().map(member).collect(),
-    })
+    }
 }
 
 /// What its choices by hash follow: the configuration alone, so that all nodes of a cluster choose alike.
@@ -172,7 +187,7 @@ mod tests {
         config.services[0].rs[1].admin = Admin::Drain;
         let (counts, none) = (Fake::default(), EndNow::default());
         let register = Register::default().next(&config, None, &none, &counts).unwrap();
-        let published = plan(&register).unwrap();
+        let published = Planner::default().plan(&register);
         assert_eq!(
             published.services[0].members.iter().map(|m| m.admin).collect::<Vec<_>>(),
             [admin::ENABLED, admin::DRAIN]
@@ -181,11 +196,11 @@ mod tests {
         assert_eq!(published.locals.len(), 4);
         config.services[0].rs.remove(0);
         let register = register.next(&config, None, &none, &counts).unwrap();
-        assert_eq!(plan(&register).unwrap().services[0].members[1].admin, admin::REMOVED);
+        assert_eq!(Planner::default().plan(&register).services[0].members[1].admin, admin::REMOVED);
         let end = EndNow { what: Some((config.services[0].name.to_string(), None)) };
         let gone = config.services.remove(0);
         let register = register.next(&config, None, &end, &counts).unwrap();
-        let published = plan(&register).unwrap();
+        let published = Planner::default().plan(&register);
         let service = published.services.iter().find(|s| s.name == gone.name.as_str()).unwrap();
         assert!(service.flags & service_flag::REMOVED != 0);
         assert!(service.members.iter().all(|m| m.admin == admin::REMOVED_NOW));

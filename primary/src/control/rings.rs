@@ -115,8 +115,8 @@ impl Look {
             // Relaxed: a session that begins or ends this moment is seen right by the next pass, which is soon enough.
             let r = Ordering::Relaxed;
             if row.flags.load(r) & flag::INDEXED != 0 {
-                neighbours.in_use(row.client_hop.load(r), row.client_hop_tag.load(r), now);
-                neighbours.in_use(row.server_hop.load(r), row.server_hop_tag.load(r), now);
+                neighbours.in_use(row.hop[0].load(r), row.hop_tag[0].load(r), now);
+                neighbours.in_use(row.hop[1].load(r), row.hop_tag[1].load(r), now);
             }
         });
         if done {

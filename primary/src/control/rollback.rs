@@ -62,7 +62,7 @@ pub fn confirm(core: &mut Core) -> Result<Changed, ApiError> {
         return Err(error.hint("config apply FILE --confirm 60s begins a trial; see config history"));
     }
     core.settle()?;
-    Ok(Changed { generation: core.entry.generation, id: None, warnings: Vec::new() })
+    Ok(Changed { generation: core.entry.generation, id: None, warnings: core.said.take().into_iter().collect() })
 }
 
 /// `config.rollback`.
@@ -123,7 +123,8 @@ fn go_back(core: &mut Core, target: u64, trial: Option<u64>, author: Author) -> 
     let file = FromFile { config: &file_words(&entry), digest: core.entry.file_digest.clone() };
     let unconfirmed = core.entry.unconfirmed.clone().filter(|_| trial.is_none());
     let generation = core.change(&config, Some(file), &EndNow::default(), author, unconfirmed)?;
-    Ok(Applied { generation, changes, dry_run: false, warnings: Vec::new(), unconfirmed: pending(core) })
+    let warnings = core.said.take().into_iter().collect();
+    Ok(Applied { generation, changes, dry_run: false, warnings, unconfirmed: pending(core) })
 }
 
 /// The configuration of a generation with the admin states of the file it came from.

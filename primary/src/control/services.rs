@@ -1,5 +1,6 @@
 //! `service list`, `rs list`: configuration, health and the sums of the slots' counts.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use control_api::params::{RsList, ServiceList};
@@ -68,8 +69,8 @@ fn index(number: Option<u64>) -> usize {
 }
 
 fn chosen<'a>(core: &'a Core, name: Option<&str>) -> Result<Vec<&'a ServiceEntry>, ApiError> {
-    let entries: Vec<_> =
-        core.entry.register.services.iter().filter(|s| name.is_none_or(|n| s.service.name.as_str() == n)).collect();
+    let all = core.entry.register.services.iter().map(Arc::as_ref);
+    let entries: Vec<_> = all.filter(|s| name.is_none_or(|n| s.service.name.as_str() == n)).collect();
     match name {
         Some(name) if entries.is_empty() => {
             let known = core.entry.register.services.iter().map(|s| s.service.name.as_str());

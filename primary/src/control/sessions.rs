@@ -70,7 +70,7 @@ pub fn list(core: &Core, params: &SessionList) -> Result<Page<Session>, ApiError
             looked += 1;
             let Some(session) = reader.get(record) else { continue };
             if client.is_some_and(|p| !p.is(session.client_ip, session.client_port))
-                || server.is_some_and(|p| !p.is(session.server_ip, session.server_port))
+                || server.is_some_and(|p| !p.is(session.real_ip, session.server_port))
                 || state.is_some_and(|s| s != session.state.name())
             {
                 continue;
@@ -106,7 +106,7 @@ fn view(session: &Record, slot: &Slot, worker: Option<String>, service: Option<S
         client: address(session.client_ip, session.client_port),
         vip: address(session.vip, session.vip_port),
         laddr: (session.local_ip != 0).then(|| address(session.local_ip, session.local_port)),
-        rs: address(session.server_ip, session.server_port),
+        rs: address(session.real_ip, session.server_port),
         state: session.state.name().into(),
         idle_ms: session.idle_ms(now).into(),
         worker,
@@ -148,7 +148,7 @@ impl Names {
 
     fn service(&self, session: &Record) -> Option<String> {
         let (name, ip, port) = self.0.get(&session.server_id)?;
-        let same = *ip == IpAddr::V4(Ipv4Addr::from_bits(session.server_ip)) && *port == session.server_port;
+        let same = *ip == IpAddr::V4(Ipv4Addr::from_bits(session.real_ip)) && *port == session.server_port;
         same.then(|| name.clone())
     }
 }

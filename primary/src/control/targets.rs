@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use config::{Health as Checks, HealthKind, RealServer, Service};
 use datapath::Health;
@@ -12,7 +12,7 @@ use shm_layout::neighbours::from_std;
 use shm_layout::published::store_name;
 use shm_layout::seqlock;
 
-use super::register::{Register, Removal};
+use super::register::{Difference, Register, Removal};
 use crate::failpoint::{PUBLISH, step};
 
 /// The writer of targets.
@@ -20,6 +20,8 @@ use crate::failpoint::{PUBLISH, step};
 pub struct Targets {
     board: Board,
     known: LastKnown,
+    /// The epoch of the results that were looked at last.
+    looked: Option<u64>,
 }
 
 impl Targets {
@@ -32,13 +34,13 @@ impl Targets {
         if let Err(error) = share(&Board::path(name), run_dir) {
             log::warn!("health board {name} stays ours alone: {error}; the health-checker must run as the same user");
         }
-        Ok(Self { known: LastKnown::new(board.cells.len()), board })
+        Ok(Self { known: LastKnown::new(board.cells.len()), looked: None, board })
     }
 
     /// On a board of the test's own.
     #[cfg(test)]
     pub fn on(board: Board) -> Self {
-        Self { known: LastKnown::new(board.cells.len()), board }
+        Self { known: LastKnown::new(board.cells.len()), looked: None, board }
     }
 
     /// The board, for reading.
@@ -53,11 +55,21 @@ impl Targets {
         Health { board: &self.board, known: &self.known }
     }
 
-    /// Remembers what the board says.
+    /// Remembers what the board says, if it says anything new.
     pub fn look(&mut self, register: &Register) {
+        // Acquire: with the results that this epoch was raised for.
+        let epoch = Some(self.board.head.epoch.load(Acquire));
+        if std::mem::replace(&mut self.looked, epoch) == epoch {
+            return;
+        }
         for server in register.services.iter().flat_map(|s| &s.servers) {
             self.known.look(&self.board, server.id, server.tag);
         }
+    }
+
+    /// The targets are those of `generation` as well.
+    pub fn stay(&self, generation: u64) {
+        self.board.head.generation.store(generation, Relaxed); // Relaxed: a number that is shown.
     }
 
     /// Writes the targets of a generation. Readers see an odd sequence meanwhile, and take all of them or none.
@@ -87,6 +99,15 @@ impl Targets {
         head.generation.store(generation, Relaxed);
         seqlock::end(&head.targets_sequence, odd);
     }
+}
+
+/// Is there anything in the difference that targets are made of? (Not in weights and admin states.)
+#[must_use]
+pub fn concerned(difference: &Difference<'_>) -> bool {
+    difference.in_part(|s| {
+        let servers: Vec<_> = s.present().map(|s| (s.id, s.tag, s.rs.address)).collect();
+        (s.index, s.service.name.clone(), s.service.health.clone(), servers)
+    })
 }
 
 /// Gives `path` to the group of `run_dir`.
@@ -156,6 +177,19 @@ mod tests {
         let register = Register::default().next(&config, None, &EndNow::default(), &Fake::default()).unwrap();
         let targets = Targets::on(Board::anonymous(64, 16).unwrap());
         targets.write(&register, 3);
+        let concerns = |change: &dyn Fn(&mut config::Config)| {
+            let mut config = config.clone();
+            change(&mut config);
+            let next = register.next(&config, None, &EndNow::default(), &Fake::default()).unwrap();
+            concerned(&register.difference(&next))
+        };
+        assert!(!concerns(&|_| ()));
+        assert!(
+            !concerns(&|c| c.services[0].rs[0].weight = 9)
+                && !concerns(&|c| c.services[0].scheduler = config::Scheduler::Lc)
+        );
+        assert!(concerns(&|c| c.services[0].rs.truncate(1)) && concerns(&|c| c.services[0].health.rise = 9));
+        assert!(concerns(&|c| c.services.truncate(1)) && concerns(&|c| c.services[1].health.kind = HealthKind::Tcp));
         let board = targets.board();
         let words = [&board.head.targets_sequence, &board.head.targets, &board.head.generation];
         assert_eq!(words.map(|w| w.load(Relaxed)), [2, 2, 3]);

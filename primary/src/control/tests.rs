@@ -125,7 +125,7 @@ impl Appliance {
             pipeline: false,
             steering: 0,
         };
-        let chosen = start::choose(&self.path(), Prefer::Newer, &AllFacts).unwrap_or_else(|e| panic!("{e}"));
+        let chosen = start::choose(&self.path(), Prefer::Newer, None, &AllFacts).unwrap_or_else(|e| panic!("{e}"));
         let facts = [facts];
         let mut core = Core::open(chosen, self.path(), &facts, self.tables(), Box::new(AllFacts)).unwrap();
         core.rings = Some(start_rings(&core, &facts).unwrap());
@@ -286,8 +286,8 @@ fn a_restart_at_any_time_finds_everything_again() {
     // Killed between journal and publication: the journal's generation is brought in force.
     let mut entry = Journal::peek(&appliance.folder.path().join("state")).unwrap();
     entry.generation += 1;
-    entry.register.services[0].servers[0].rs.admin = config::Admin::Disabled;
-    Journal::open(&appliance.folder.path().join("state")).unwrap().write(&entry).unwrap();
+    Arc::make_mut(&mut entry.register.services[0]).servers[0].rs.admin = config::Admin::Disabled;
+    let _synced = Journal::open(&appliance.folder.path().join("state")).unwrap().write(&entry).unwrap();
     let control = appliance.start();
     assert_eq!((appliance.generation(), appliance.admin_of(0)), (3, Some(admin::DISABLED)));
     drop(control);

@@ -170,10 +170,10 @@ fn rollback_counts_lines_of_history_and_makes_a_new_one() {
     assert_eq!((weight(&control), control.rs()[1].admin.as_str()), (5, "drain"));
     assert_eq!(control.refused(method::CONFIG_CONFIRM, &Value::Null).exit_status(), 1);
     // To what only a restart brings about: refused. To what is damaged: said.
-    let journal = Journal::open(&appliance.folder.path().join("state")).unwrap();
+    let mut journal = Journal::open(&appliance.folder.path().join("state")).unwrap();
     let mut entry = journal.read(2).unwrap();
     entry.skeleton.limits.neighbours = 128;
-    journal.rewrite(&entry).unwrap();
+    let _synced = journal.rewrite(&entry).unwrap();
     let at = |generation: u64| {
         let lines = history(&control);
         (lines.len() - 1 - lines.iter().position(|l| l.generation == generation).unwrap()) as u64

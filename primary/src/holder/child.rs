@@ -1,5 +1,7 @@
 //! Control, the holder's child: both ends of its life.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::Ordering;
@@ -11,12 +13,14 @@ use links::{Hello, Role};
 use shm_layout::published::Published;
 
 use super::error::HolderError;
-use super::plan;
+use super::plan::{self, HolderPlan};
 use super::preflight::Lock;
 use crate::control::{ControlArgs, PortFacts, Prefer};
 
 /// What the holder tells control, in the run directory.
 pub const FACTS_FILE: &str = "control-facts.json";
+/// Where the journal's folder is, in the run directory: a control that comes back asks no configuration file for it.
+pub const STATE_DIR_FILE: &str = "state-dir";
 /// First pause before a dead control is started again; doubled up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause.
@@ -52,9 +56,10 @@ impl Control {
     ///
     /// # Errors
     /// A file cannot be written, or no process started.
-    pub fn start(run_dir: &Path, config: &Path, prefer: Prefer, facts: &[PortFacts]) -> Result<Self, HolderError> {
-        let path = run_dir.join(FACTS_FILE);
+    pub fn start(plan: &HolderPlan, config: &Path, prefer: Prefer, facts: &[PortFacts]) -> Result<Self, HolderError> {
+        let path = plan.run_dir.join(FACTS_FILE);
         super::write_whole(&path, &serde_json::to_vec(facts)?)?;
+        super::write_whole(&plan.run_dir.join(STATE_DIR_FILE), plan.state_dir.as_os_str().as_bytes())?;
         // The path and not the open file: a control started later is the one that is installed then.
         let program = std::env::current_exe().map_err(HolderError::file("find", "the own program"))?;
         let command = ControlCommand { program, config: config.into(), facts: path };
@@ -155,7 +160,9 @@ pub fn end_orphan(run_dir: &Path) {
 /// Control's life: the lock, the link to the holder, then its own work.
 pub fn main(config_path: PathBuf, prefer: Prefer, facts: Option<PathBuf>) -> ExitCode {
     match prepare(facts) {
-        Ok((ports, _lock)) => crate::control::run(ControlArgs { config_path, prefer, ports }),
+        Ok(Prepared { ports, state_dir, _lock }) => {
+            crate::control::run(ControlArgs { config_path, prefer, ports, state_dir })
+        }
         Err(error) => {
             log::error!("{error}");
             ExitCode::from(error.status())
@@ -163,12 +170,22 @@ pub fn main(config_path: PathBuf, prefer: Prefer, facts: Option<PathBuf>) -> Exi
     }
 }
 
-fn prepare(facts: Option<PathBuf>) -> Result<(Vec<PortFacts>, Lock), HolderError> {
+/// What control needs of the holder.
+struct Prepared {
+    ports: Vec<PortFacts>,
+    /// Absent: the holder is of an earlier build.
+    state_dir: Option<PathBuf>,
+    _lock: Lock,
+}
+
+fn prepare(facts: Option<PathBuf>) -> Result<Prepared, HolderError> {
     crate::privileges::control()?;
     let path = facts.unwrap_or_default();
     let text = std::fs::read(&path).map_err(HolderError::file("read", &path))?;
     let ports = serde_json::from_slice(&text)?;
     let run_dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let state_dir = std::fs::read(run_dir.join(STATE_DIR_FILE)).ok();
+    let state_dir = state_dir.map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
     let lock = Lock::take(&lock_path(&run_dir))?;
     let published = Published::open(&run_dir.join("huge/tables"), false)?;
     let link = move || {
@@ -178,7 +195,7 @@ fn prepare(facts: Option<PathBuf>) -> Result<(Vec<PortFacts>, Lock), HolderError
     };
     let thread = std::thread::Builder::new().name("holder-link".into()).spawn(link);
     thread.map_err(HolderError::file("start", "a thread"))?;
-    Ok((ports, lock))
+    Ok(Prepared { ports, state_dir, _lock: lock })
 }
 
 /// Tells the holder when a generation is published, and ends this process when the holder says so.

@@ -122,7 +122,7 @@ fn run(plan: &HolderPlan, config: &Path, prefer: Prefer) -> Result<End, HolderEr
     let _ = fs::remove_dir_all(plan.run_dir.join("dpdk").join(&prefix)); // EAL's files; nobody uses them now.
     preflight::remove_unlocked(&plan.eal_dir());
     preflight::empty(&ipc);
-    for name in [PORT_STATS, child::FACTS_FILE] {
+    for name in [PORT_STATS, child::FACTS_FILE, child::STATE_DIR_FILE] {
         let _ = fs::remove_file(plan.run_dir.join(name)); // They tell of what is no more.
     }
     result
@@ -133,6 +133,7 @@ fn start_eal(plan: &HolderPlan, prefix: &str) -> Result<Eal, HolderError> {
         .memory_mb_per_node(&plan.memory_by_node());
     for port in &plan.ports {
         args = if port.pci { args.allow_pci(&port.device) } else { args.vdev(&port.device) };
+        args = port.kernel.iter().fold(args, |args, interface| args.vdev(interface));
     }
     Ok(dpdk::eal::init(&args)?)
 }
@@ -172,7 +173,7 @@ impl<'a> Holder<'a> {
         let arrivals = tell.clone();
         Listener::serve(&links::holder_socket(&self.plan.run_dir), move |p| arrivals.send(Event::Arrived(p)).is_ok())?;
         let facts: Vec<_> = self.ports.iter().map(HeldPort::facts).collect();
-        let mut control = Control::start(&self.plan.run_dir, config, prefer, &facts)?;
+        let mut control = Control::start(self.plan, config, prefer, &facts)?;
         let result = self.watch(&mut control, tell, events);
         if !matches!(result, Ok(End::Again)) {
             service::stopping();

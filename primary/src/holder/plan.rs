@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use config::{Config, HugepagesNeeded, SlotHome, TableSizes};
+use links::messages::kernel_device;
 use serde::{Deserialize, Serialize};
 use shm_layout::geometry::Geometry;
 use shm_layout::limits::{NEIGH_WAIT, RX_BURST, TX_HELD};
@@ -41,6 +42,8 @@ pub struct PortPlan {
     pub mtu: u16,
     /// MAC to set on the port after it is configured.
     pub set_mac: Option<[u8; 6]>,
+    /// EAL's device string of its kernel interface.
+    pub kernel: Option<String>,
     /// Packets per pool.
     pub buffers: u32,
     /// Bytes per packet.
@@ -103,8 +106,9 @@ impl HolderPlan {
         let ports: Vec<PortPlan> = config
             .ports
             .iter()
-            .map(|port| {
-                let plan = port_plan(config, port, first_slot, &mut wrong);
+            .zip(0..)
+            .map(|(port, index)| {
+                let plan = port_plan(config, port, index, first_slot, &mut wrong);
                 first_slot += u32::from(plan.slots);
                 plan
             })
@@ -189,7 +193,27 @@ impl HolderPlan {
     }
 }
 
-fn port_plan(config: &Config, port: &config::Port, first_slot: u32, wrong: &mut Vec<String>) -> PortPlan {
+/// EAL's device string of the port's kernel interface: a tap with the port's own MAC, so that the kernel's frames are the
+/// port's.
+fn kernel_interface(port: &config::Port, index: u32, mac: Option<[u8; 6]>, wrong: &mut Vec<String>) -> Option<String> {
+    let interface = port.kernel.as_ref()?.as_str();
+    if interface.contains([',', '=']) {
+        wrong.push(format!(
+            "error: port {}: kernel interface \"{interface}\" cannot be made\nhelp: a name without \",\" and \"=\"",
+            port.name
+        ));
+    }
+    let Some(mac) = mac else {
+        wrong.push(format!(
+            "error: port {}: a kernel interface has the port's MAC, and a NIC's own is not known before it is started\nhelp: mac = \"…\" of the NIC",
+            port.name
+        ));
+        return None;
+    };
+    Some(dpdk::tap::with_mac(&format!("{},iface={interface}", kernel_device(index)), mac))
+}
+
+fn port_plan(config: &Config, port: &config::Port, index: u32, first_slot: u32, wrong: &mut Vec<String>) -> PortPlan {
     let mut device = port.device.to_string();
     let pci = port.device.is_pci();
     let mac = config.node.mac_for(port).map(|m| m.0);
@@ -218,6 +242,7 @@ fn port_plan(config: &Config, port: &config::Port, first_slot: u32, wrong: &mut 
         first_slot,
         mtu: port.mtu,
         set_mac: mac.filter(|_| !in_devargs),
+        kernel: kernel_interface(port, index, mac, wrong),
         buffers,
         data_room,
     }

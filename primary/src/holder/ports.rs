@@ -15,6 +15,8 @@ pub struct HeldPort {
     index: u32,
     first_slot: u32,
     port: Port,
+    /// Its kernel interface.
+    kernel: Option<Port>,
     pools: Vec<Pools>,
     facts: PortFacts,
 }
@@ -58,6 +60,8 @@ impl HeldPort {
             log::warn!("port {} keeps its own MAC: {error}", wanted.name);
         }
         port.start()?;
+        let kernel =
+            wanted.kernel.as_deref().map(|device| start_kernel(device, wanted.mtu, &pools[..1])).transpose()?;
         let facts = PortFacts {
             device: port.id().into(),
             mac: port.mac()?,
@@ -76,7 +80,7 @@ impl HeldPort {
             mac_text(facts.mac)
         );
         let pools = pools.into_iter().map(Pools).collect();
-        Ok(Self { name: wanted.name.clone(), index, first_slot: wanted.first_slot, port, pools, facts })
+        Ok(Self { name: wanted.name.clone(), index, first_slot: wanted.first_slot, port, kernel, pools, facts })
     }
 
     /// What control publishes of it.
@@ -134,10 +138,30 @@ impl HeldPort {
 
     /// Stops and closes it. No worker polls it any more.
     pub fn close(self) {
-        for error in [self.port.stop().err(), self.port.close().err()].into_iter().flatten() {
-            log::warn!("{error}");
+        for port in self.kernel.into_iter().chain([self.port]) {
+            let stopped = port.stop();
+            for error in [stopped.err(), port.close().err()].into_iter().flatten() {
+                log::warn!("{error}");
+            }
         }
     }
+}
+
+/// Starts a kernel interface. Its one queue pair is the first slot's, and so are its buffers.
+fn start_kernel(device: &str, mtu: u16, pools: &[Pool]) -> Result<Port, HolderError> {
+    let port = Port::open(device)?;
+    port.configure(&PortConfig {
+        rx_queues: 1,
+        tx_queues: 1,
+        rx_desc: NIC_DESCRIPTORS,
+        tx_desc: NIC_DESCRIPTORS,
+        mtu,
+        pools,
+        rss_key: None,
+        promiscuous: false,
+    })?;
+    port.start()?;
+    Ok(port)
 }
 
 fn mac_text(mac: [u8; 6]) -> String {

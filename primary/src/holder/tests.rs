@@ -83,6 +83,25 @@ fn what_cannot_work_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn a_kernel_interface_is_a_tap_with_the_ports_mac() {
+    let mut with = config("dpdk_mb = 128", "net_tap0,iface=t0", 2);
+    with.ports[0].kernel = Some("lbk0".parse().unwrap());
+    let plan = HolderPlan::of(&with).unwrap();
+    let mac = plan.ports[0].device.rsplit_once("mac=").unwrap().1;
+    assert_eq!(plan.ports[0].kernel, Some(format!("net_tap_k0,iface=lbk0,mac={mac}")));
+    assert_eq!(plan.ports[1].kernel, None);
+    with.ports[0].kernel = Some("a,remote=eth0".parse().unwrap());
+    assert!(HolderPlan::of(&with).unwrap_err().join("").contains("without \",\""));
+    // A NIC's own MAC is not known yet when EAL makes the tap.
+    with.ports[0].kernel = Some("lbk0".parse().unwrap());
+    with.ports[0].device = "0000:03:00.0".parse().unwrap();
+    assert!(HolderPlan::of(&with).unwrap_err().join("").contains("help: mac ="));
+    with.ports[0].mac = Some("02:00:00:00:00:07".parse().unwrap());
+    let plan = HolderPlan::of(&with).unwrap();
+    assert_eq!(plan.ports[0].kernel.as_deref(), Some("net_tap_k0,iface=lbk0,mac=02:00:00:00:00:07"));
+}
+
+#[test]
 fn two_nodes_share_the_memory() {
     let mut two = config("dpdk_mb = 128", "net_tap0,iface=t0", 2);
     two.zones[1].numa = 1;

@@ -93,7 +93,7 @@ mod tests {
     use crate::choice::PLACES;
     use crate::neighbours::ip4;
     use crate::publish::{Hashing, MemberPlan, Plan, Publisher};
-    use crate::published::{Published, PublishedGeometry, admin, protocol, scheduler};
+    use crate::published::{Published, PublishedGeometry, admin, mode, protocol, scheduler};
     use crate::session::TIMEOUTS;
 
     fn service(index: u32, by: u8) -> ServicePlan {
@@ -194,6 +194,8 @@ mod tests {
             let error = publish(&mut publisher, &[service(0, by)]).unwrap_err();
             assert!(matches!(error, PublishError::Older { .. }), "{error}");
         }
+        let direct = ServicePlan { mode: mode::DR, ..service(0, scheduler::RR) };
+        assert!(matches!(publish(&mut publisher, &[direct]), Err(PublishError::Older { .. })));
         let persistent = Hashing { persistence_ms: 1000, ..Hashing::default() };
         let error = publish(&mut publisher, &[ServicePlan { hashing: persistent, ..service(0, scheduler::RR) }]);
         assert!(matches!(error, Err(PublishError::Older { .. })));

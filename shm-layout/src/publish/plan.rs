@@ -1,11 +1,12 @@
 //! What is to be published, in plain types, and how it is written into rows and read back from them.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::choice::{Key, Share};
 use crate::neighbours::Ip;
 use crate::published::{
-    LocalRow, MemberRow, Published, ServiceRow, admin, load_name, scheduler, service_flag, store_name,
+    LocalRow, MemberRow, Published, ServiceRow, admin, load_name, mode, scheduler, service_flag, store_name,
 };
 use crate::session::TIMEOUTS;
 
@@ -16,6 +17,27 @@ pub struct Plan {
     pub services: Vec<ServicePlan>,
     /// Local addresses, one row each.
     pub locals: Vec<LocalPlan>,
+}
+
+/// A [`Plan`] whose services are shared with the plan before it: those that are the very same need not be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedPlan {
+    /// As [`Plan::services`].
+    pub services: Vec<Arc<ServicePlan>>,
+    /// As [`Plan::locals`].
+    pub locals: Vec<LocalPlan>,
+}
+
+impl From<&Plan> for SharedPlan {
+    fn from(plan: &Plan) -> Self {
+        Self { services: plan.services.iter().cloned().map(Arc::new).collect(), locals: plan.locals.clone() }
+    }
+}
+
+impl From<&SharedPlan> for SharedPlan {
+    fn from(plan: &SharedPlan) -> Self {
+        plan.clone()
+    }
 }
 
 /// A service. Fields: [`ServiceRow`].
@@ -122,7 +144,7 @@ impl ServicePlan {
 
     /// Does the row say what layout 1.0 does not know?
     pub(super) fn since_1_1(&self) -> bool {
-        self.scheduler > scheduler::LC || self.hashing.persistence_ms > 0
+        self.mode != mode::FULLNAT || self.scheduler > scheduler::LC || self.hashing.persistence_ms > 0
     }
 
     /// Writes the row; its ranges and checksum follow.

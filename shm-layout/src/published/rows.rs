@@ -174,6 +174,12 @@ row!(SlotRow, size 32, align 32);
 pub mod mode {
     /// Source and destination rewritten.
     pub const FULLNAT: u8 = 0;
+    /// Destination rewritten; the servers reply by way of the appliance. From layout 1.1, as all that follow.
+    pub const NAT: u8 = 1;
+    /// Link addresses rewritten; the servers have the VIP and reply on their own.
+    pub const DR: u8 = 2;
+    /// Wrapped into packets to the servers, which have the VIP and reply on their own.
+    pub const TUNNEL: u8 = 3;
 }
 
 /// Schedulers, [`ServiceRow::scheduler`].
@@ -419,6 +425,8 @@ impl DirectoryRow {
 pub mod directory_flag {
     /// Some member is disabled or removed at once: slots sweep their sessions for it.
     pub const SWEEP: u64 = 1;
+    /// Some service keeps its clients' addresses: a reply may be for any address. From layout 1.1.
+    pub const NAT: u64 = 2;
 }
 
 /// Relaxed: sums are made of rows that nobody changes.

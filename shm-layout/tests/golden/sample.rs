@@ -232,8 +232,7 @@ pub fn slot_fields(v: &mut Visitor, slot: &Slot) {
     }
     for row in slot.sessions.iter() {
         fields!(v, SessionRow, row; client_ip, vip, client_port, vip_port, local_ip, server_ip, local_port, server_port,
-            last_seen, state, flags, client_hop, server_hop, client_hop_tag, server_hop_tag, server_id, link, isn_shift,
-            end, ack);
+            last_seen, state, flags, hop, hop_tag, server_id, link, isn_shift, end, ack);
     }
     for row in slot.extensions.iter() {
         fields!(v, ExtensionRow, row; isn_shift, session, link);

@@ -50,6 +50,7 @@ pub fn new(i: u32, now_ms: u64) -> New {
         server_ip: 0x0b00_0000 + server,
         server_port: 8080,
         udp: i & 1 == 1,
+        tunnel: false,
         state: if i & 1 == 1 { State::Udp } else { State::SynSent },
         client_hop: 1,
         client_hop_tag: 2,

@@ -156,6 +156,8 @@ impl Client {
             },
         }
         if !self.output.is_empty() {
+            // Its patience begins with the answer: what it took to make it was our time.
+            let now = Instant::now();
             self.since = now;
             self.write(now);
         }

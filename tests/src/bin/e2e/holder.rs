@@ -74,6 +74,10 @@ fn answers(rig: &mut Rig) -> Result<()> {
     ensure(states == ["serving", "serving"], || format!("worker list says {states:?}"))?;
     let ports = lbctl.ports()?;
     ensure(ports.len() == 1 && ports[0].rx_packets > 0, || format!("port list says {ports:?}"))?;
+    claims::eventually("that the holder is missed", Duration::from_secs(5), || {
+        let degraded = lbctl.degraded()?;
+        ensure(degraded.contains("no primary"), || format!("lbctl says {degraded:?}"))
+    })?;
     rig.wait_all_up(Duration::from_secs(5))?;
     run(rig.client.command("ping").args(["-c", "2", "-i", "0.2", "-W", "2", VIP]))?;
     rig.appliance.expect_alive()

@@ -16,6 +16,9 @@ mod faults;
 mod forwarding;
 mod health;
 mod holder;
+mod icmp;
+mod kernel;
+mod modes;
 mod privileges;
 mod random;
 mod restart;
@@ -27,6 +30,7 @@ mod supervise;
 mod trial;
 mod units;
 mod upgrade;
+mod vlan;
 
 use std::time::Duration;
 
@@ -55,6 +59,14 @@ const TESTS: &[Test] = &[
     test("forwarding::law_under_load", 180, forwarding::law_under_load),
     test("forwarding::server_speaks_first", 120, forwarding::server_speaks_first),
     test("forwarding::malformed_packets", 120, forwarding::malformed_packets),
+    test("icmp::path_mtu", 60, icmp::path_mtu),
+    test("icmp::port_unreachable", 60, icmp::port_unreachable),
+    test("vlan::tagged_port", 120, vlan::tagged_port),
+    test("kernel::session_holds", 240, kernel::session_holds),
+    test("modes::fullnat", 180, modes::fullnat),
+    test("modes::nat", 180, modes::nat),
+    test("modes::dr", 180, modes::dr),
+    test("modes::tunnel", 180, modes::tunnel),
     test("shapes::lbctl_json", 120, shapes::lbctl_json),
     test("shapes::exit_codes", 60, shapes::exit_codes),
     test("configuration::five_mistakes", 30, configuration::five_mistakes),

@@ -11,7 +11,7 @@ use tests::conf::VIP;
 use tests::error::ensure;
 use tests::lbctl::Lbctl;
 use tests::load::{LoadReport, TalkReport};
-use tests::servers::{HTTP_PORT, TALK_PORT};
+use tests::servers::{DNS_PORT, HTTP_PORT, TALK_PORT};
 use tests::{Error, Result, Rig, claims};
 
 use crate::Ctx;
@@ -83,9 +83,13 @@ pub fn goes_back_unless_confirmed(ctx: &mut Ctx) -> Result<()> {
 }
 
 /// SIGKILL at every step of an apply, of the way back, of confirm and of control's start: the old generation or the new
-/// one, never a mix, nothing left behind, the next change works, and no connection notices.
+/// one, never a mix, nothing left behind, the next change works, and no connection notices. Among so many services that
+/// the journal has differences besides whole records.
 pub fn killed_at_every_step(ctx: &mut Ctx) -> Result<()> {
     let mut rig = ctx.rig()?;
+    for n in 0..40 {
+        rig.add_service(&format!("idle{n}"), "udp", 20_000 + n, DNS_PORT);
+    }
     let order = rig.folder.join("die-at");
     rig.appliance.instead.insert("lb-primary".into(), tests::janitor::with_failpoints("lb-primary")?);
     rig.appliance.environment.push(("LB_DIE_AT".into(), format!("@{}", order.display())));
@@ -113,6 +117,8 @@ pub fn killed_at_every_step(ctx: &mut Ctx) -> Result<()> {
     let talk: TalkReport = talkers.finish(LIMIT)?;
     claims::all_answered("http", &http)?;
     ensure(talk.opened == 20 && talk.broken.is_empty(), || format!("connections broke: {talk:?}"))?;
+    let (whole, differences) = case.records()?;
+    ensure(whole > 0 && differences > 30, || format!("the journal has {whole} whole records, {differences} others"))?;
     ensure(deaths >= 30, || format!("only {deaths} deaths: are there failpoints?"))?;
     claims::law_holds(&lbctl.stats()?)?;
     rig.appliance.expect_alive()?;
@@ -139,6 +145,16 @@ impl Case<'_> {
         let path = self.rig.folder.join("value.toml");
         write(&path, &conf.to_toml())?;
         Ok(path.display().to_string())
+    }
+
+    /// Whole records and differences in the journal.
+    fn records(&self) -> Result<(usize, usize)> {
+        let journal = self.rig.appliance.conf.state_dir.join("journal");
+        let entries = std::fs::read_dir(&journal).map_err(Error::file("list", &journal))?;
+        let texts: Vec<String> = entries.flatten().filter_map(|e| std::fs::read_to_string(e.path()).ok()).collect();
+        let based = |text: &&String| text.lines().next().is_some_and(|first| first.contains("\"base\":"));
+        let differences = texts.iter().filter(based).count();
+        Ok((texts.len() - differences, differences))
     }
 
     fn pid(&self) -> Result<u32> {

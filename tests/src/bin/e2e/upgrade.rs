@@ -90,6 +90,10 @@ pub fn orphans_are_adopted(ctx: &mut Ctx) -> Result<()> {
     if let Some(mut worker) = rig.appliance.workers.remove("0a") {
         worker.kill()?;
     }
+    let degraded = lbctl.degraded()?;
+    ensure(degraded.contains("no worker serves slots [0]"), || {
+        format!("nobody says that slot 0 is not served: {degraded:?}")
+    })?;
     let other = rig.appliance.workers.get("1a").map_or(0, |d| d.pid());
     claims::eventually("the adoption", Duration::from_secs(5), || {
         let shown = lbctl.workers()?;
@@ -98,6 +102,8 @@ pub fn orphans_are_adopted(ctx: &mut Ctx) -> Result<()> {
     })?;
     let http: LoadReport = rig.load("http-load", &["--target", &web, "--requests", "500"])?.report(LIMIT)?;
     claims::all_answered("http while adopted", &http)?;
+    let degraded = lbctl.degraded()?;
+    ensure(degraded.is_empty(), || format!("all slots are served, and yet: {degraded}"))?;
     rig.appliance.start_worker(0, 'a', &[])?;
     let home = rig.appliance.workers.get("0a").map_or(0, |d| d.pid());
     let shown = lbctl.workers()?;

@@ -1,0 +1,100 @@
+//! ICMP errors about packets of sessions: translated for the end that sent the packet. They change nothing (RFC 5927), so
+//! that path MTU discovery works through us and nobody ends a session by a forged one.
+
+use std::sync::atomic::Ordering::Relaxed; // Session rows have one writer, this slot.
+
+use packet::quote::{self, Quote};
+use packet::{Rewrite, V4};
+use shm_layout::counters::DropReason;
+use shm_layout::published::protocol;
+use shm_layout::ring::RecordKind;
+use shm_layout::session::{SessionRow, flag};
+
+use crate::io::Io;
+use crate::kernel::Class;
+use crate::runner::{Origin, SlotRunner};
+use crate::session::{Direction, Key};
+
+impl SlotRunner {
+    /// An ICMP error to one of our addresses.
+    pub(crate) fn icmp_error<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, origin: Origin) {
+        let quote = io.frame(place).and_then(|frame| quote::read(frame, packet));
+        // Whoever reports a packet tells its sender.
+        let Some(quote) = quote.filter(|quote| quote.src == packet.dst) else {
+            // About something else of the kernel's own, an echo request for instance.
+            return match self.is_port_address(packet.dst) {
+                true => self.for_kernel(io, place, Class::Rest, origin),
+                false => self.refuse(io, place, DropReason::BadIcmp),
+            };
+        };
+        // What comes the other way has the quoted packet's addresses turned round.
+        let key = Key::new(quote.dst, quote.dport, quote.src, quote.sport, quote.proto);
+        let Some((index, direction)) = self.sessions.find(key) else {
+            let elsewhere =
+                self.others.iter().filter(|_| origin == Origin::Port).find(|(_, slot)| slot.find(key).is_some());
+            return match elsewhere {
+                Some(&(target, _)) => self.pass_on(io, place, target, RecordKind::Redirect),
+                // About a packet of the kernel's own.
+                None if self.is_port_address(packet.dst) => self.for_kernel(io, place, Class::Rest, origin),
+                None => self.refuse(io, place, DropReason::NoSession),
+            };
+        };
+        let row = self.slot.sessions.get(index as usize).filter(|row| row.flags.load(Relaxed) & flag::INDEXED != 0);
+        let Some(row) = row else { return self.refuse(io, place, DropReason::BadRecord) };
+        // Of a server that replies past us the numbers are not known.
+        let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
+        if quote.proto == protocol::TCP && !direct && !in_flight(row, direction, &quote) {
+            return self.refuse(io, place, DropReason::BadIcmp);
+        }
+        if packet.ttl <= 1 {
+            return self.refuse(io, place, DropReason::TtlExpired);
+        }
+        if !self.answers.allow(self.now_ms) {
+            return self.refuse(io, place, DropReason::RateLimited);
+        }
+        let (outer, to) = if direct { as_it_is(packet, &quote) } else { turned(row, direction) };
+        if io.frame(place).and_then(|frame| quote::translate(frame, packet, &quote, outer, &to)).is_none() {
+            return self.refuse(io, place, DropReason::BadIcmp);
+        }
+        if row.flags.load(Relaxed) & flag::TUNNEL != 0 {
+            return self.wrap_and_leave(io, place, packet, index);
+        }
+        if let Some(hop) = self.find_hop(io, place, index, direction) {
+            self.leave(io, place, hop, packet);
+        }
+    }
+}
+
+/// Is the quoted segment one that its receiver has not acknowledged yet? (RFC 5927 §4.1.) `direction`: of the error.
+fn in_flight(row: &SessionRow, direction: Direction, quote: &Quote) -> bool {
+    let (sender, seq) = match direction {
+        Direction::Client => (1, quote.seq),
+        Direction::Server => (0, quote.seq.wrapping_sub(row.isn_shift.load(Relaxed))),
+    };
+    let (acked, end) = (row.ack[1 - sender].load(Relaxed), row.end[sender].load(Relaxed));
+    // Before its SYN is acknowledged `acked` is one more than the SYN's number.
+    seq.wrapping_sub(acked.wrapping_sub(1)) <= end.wrapping_sub(acked.wrapping_sub(1))
+}
+
+/// What goes to a server that has the VIP: it sent the quoted packet as it is.
+const fn as_it_is(packet: &V4, quote: &Quote) -> ((u32, u32), Rewrite) {
+    let (sport, dport) = (quote.sport, quote.dport);
+    ((packet.src, packet.dst), Rewrite { src: quote.src, dst: quote.dst, sport, dport, seq_add: 0, ack_sub: 0 })
+}
+
+/// Addresses of the error, and the quoted packet as its sender sent it. Who reported it is not told to the other side, which
+/// may have no route to there: the error comes from where the sender sent its packet to.
+fn turned(row: &SessionRow, direction: Direction) -> ((u32, u32), Rewrite) {
+    let client = (row.client_ip.load(Relaxed), row.client_port.load(Relaxed));
+    let vip = (row.vip.load(Relaxed), row.vip_port.load(Relaxed));
+    let local = (row.local_ip.load(Relaxed), row.local_port.load(Relaxed));
+    let server = (row.server_ip.load(Relaxed), row.server_port.load(Relaxed));
+    let shift = row.isn_shift.load(Relaxed);
+    let (from, to, seq_add, ack_sub) = match direction {
+        // The client's side reports: the server's packet had the shift taken from its acknowledgement.
+        Direction::Client => (server, local, 0, shift.wrapping_neg()),
+        // The server's side reports: the client's had it added to its number.
+        Direction::Server => (client, vip, shift.wrapping_neg(), 0),
+    };
+    ((to.0, from.0), Rewrite { src: from.0, dst: to.0, sport: from.1, dport: to.1, seq_add, ack_sub })
+}

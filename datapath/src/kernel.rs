@@ -1,0 +1,132 @@
+//! The port's kernel interface: what is for the machine itself goes there, by classes of which none can starve another, and
+//! what the kernel sends goes out by the port. The port's first slot speaks with it; the others pass on by its ring.
+
+use packet::{V4, ethernet, ipv4};
+use shm_layout::counters::{DropReason, Flow};
+use shm_layout::limits::{RX_BURST, TX_HELD};
+use shm_layout::ring::RecordKind;
+
+use crate::io::Io;
+use crate::rate::Rate;
+use crate::runner::{Origin, SlotRunner};
+
+/// The kernel interface is looked at so often at least, ns: a look is a system call on most of them.
+const LOOK_NS: u64 = 50_000;
+
+/// What a packet for the machine is, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// What keeps the machine's place in the network: ARP, BGP, BFD.
+    Routing,
+    /// The operator: SSH.
+    Admin,
+    /// Anything else.
+    Rest,
+}
+
+/// Packets per second a slot passes to the kernel, by class: more than each needs, less than takes the CPU from the others.
+const PER_SECOND: [u32; 3] = [10_000, 10_000, 5_000];
+const BGP: u16 = 179;
+/// RFC 5881, RFC 5883, RFC 7130.
+const BFD: [u16; 4] = [3784, 3785, 4784, 6784];
+const SSH: u16 = 22;
+
+impl Class {
+    /// Of a packet to one of the port's addresses.
+    pub(crate) fn of(packet: &V4) -> Self {
+        let either = |port: u16| packet.sport == port || packet.dport == port;
+        match packet.proto {
+            ipv4::TCP if either(BGP) => Self::Routing,
+            ipv4::UDP if BFD.contains(&packet.dport) => Self::Routing,
+            ipv4::TCP if either(SSH) => Self::Admin,
+            _ => Self::Rest,
+        }
+    }
+}
+
+/// The slot's end of it.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// The slot that speaks with the interface.
+    speaker: u32,
+    classes: [Rate; 3],
+    /// When to look again.
+    due_ns: u64,
+}
+
+impl Kernel {
+    /// Of a port whose first slot is `speaker`.
+    pub(crate) fn new(speaker: u32) -> Self {
+        Self { speaker, classes: PER_SECOND.map(Rate::new), due_ns: 0 }
+    }
+}
+
+impl SlotRunner {
+    /// A packet for the machine itself.
+    pub(crate) fn for_kernel<I: Io>(&mut self, io: &mut I, place: usize, class: Class, origin: Origin) {
+        let Some(kernel) = &mut self.kernel else { return self.refuse(io, place, DropReason::NoKernelInterface) };
+        // Where it comes in, so that a flood does not fill the ring, and once more where it leaves.
+        if !kernel.classes[class as usize].allow(self.now_ms) {
+            return self.refuse(io, place, DropReason::KernelPoliced);
+        }
+        let speaker = kernel.speaker;
+        if speaker != self.number {
+            return match origin {
+                Origin::Port => self.pass_on(io, place, speaker, RecordKind::Redirect),
+                Origin::Ring => self.refuse(io, place, DropReason::NoKernelInterface),
+            };
+        }
+        if self.port.vlan != 0 && !self.untag(io, place) {
+            return self.refuse(io, place, DropReason::NoBuffer);
+        }
+        if io.to_kernel(place) {
+            self.counts.add(Flow::ToKernel, 1);
+        } else {
+            self.refuse(io, place, DropReason::KernelPoliced);
+        }
+    }
+
+    /// The kernel knows nothing of the port's tag: a copy without it takes the place.
+    fn untag<I: Io>(&mut self, io: &mut I, place: usize) -> bool {
+        let len = io.frame(place).and_then(|frame| ethernet::retagged(frame, 0, self.scratch.as_mut_slice()));
+        let Some(frame) = len.and_then(|len| self.scratch.get(..len)) else { return false };
+        io.discard(place);
+        io.inject(place, frame)
+    }
+
+    /// What the kernel sends. Returns how many packets.
+    pub(crate) fn take_from_kernel<I: Io>(&mut self, io: &mut I) -> usize {
+        let Some(kernel) = &mut self.kernel else { return 0 };
+        if kernel.speaker != self.number || self.now_ns < kernel.due_ns || io.queued() > TX_HELD - RX_BURST {
+            return 0;
+        }
+        let count = io.receive_kernel();
+        // More may wait behind a full burst.
+        kernel.due_ns = if count < RX_BURST { self.now_ns + LOOK_NS } else { 0 };
+        self.counts.add(Flow::FromKernel, count as u64);
+        for place in 0..count {
+            self.send_for_kernel(io, place);
+        }
+        count
+    }
+
+    fn send_for_kernel<I: Io>(&mut self, io: &mut I, place: usize) {
+        let most = ethernet::HEADER + self.port.mtu as usize;
+        let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
+        if frame.len() > most {
+            return self.refuse(io, place, DropReason::TooBig);
+        }
+        if self.port.vlan == 0 {
+            if !io.send(place) {
+                self.refuse(io, place, DropReason::TxFull);
+            }
+            return;
+        }
+        let len = ethernet::retagged(frame, self.port.vlan, self.scratch.as_mut_slice());
+        let sent = len.and_then(|len| self.scratch.get(..len)).is_some_and(|frame| io.originate(frame));
+        io.discard(place);
+        if !sent {
+            self.counts.drop(DropReason::NoBuffer);
+        }
+    }
+}

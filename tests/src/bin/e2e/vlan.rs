@@ -1,0 +1,57 @@
+//! A port whose link is tagged.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tests::conf::VIP;
+use tests::daemon::Daemon;
+use tests::error::ensure;
+use tests::load::LoadReport;
+use tests::netns::run;
+use tests::servers::BIG;
+use tests::{Result, claims};
+
+use crate::Ctx;
+
+const VLAN: u16 = 100;
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The appliance on a trunk, client and servers untagged behind the access port: what crosses carries the tag both ways, or the
+/// relay between them passes nothing.
+pub fn tagged_port(ctx: &mut Ctx) -> Result<()> {
+    let mut rig = ctx.rig()?;
+    rig.appliance.conf.vlan = VLAN;
+    rig.start_primary(&[])?;
+    rig.bridge.ip(&["link add name access type veth peer name switch", "link set access master br0"])?;
+    run(rig.bridge.command("ethtool").args(["-K", "access", "tx", "off"]))?;
+    rig.bridge.ip(&["link set access up", "link set switch up"])?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scapy/vlan_relay.py");
+    let mut relay = rig.bridge.command("/usr/bin/python3");
+    relay.arg(script).args([&rig.tap(), "switch", &VLAN.to_string()]);
+    let mut relay = Daemon::spawn("vlan-relay", &rig.folder, relay, false)?;
+    rig.appliance.start_worker(0, 'a', &[])?;
+    rig.appliance.start_worker(1, 'a', &[])?;
+    rig.appliance.start_healthcheck()?;
+    rig.wait_all_up(Duration::from_secs(15))?;
+    run(rig.client.command("ping").args(["-c", "2", "-i", "0.2", "-W", "2", VIP]))?;
+    let (web, dns) = (format!("{VIP}:80"), format!("{VIP}:53"));
+    let http: LoadReport = rig.load("http-load", &["--target", &web, "--requests", "1000"])?.report(LIMIT)?;
+    claims::all_answered("http", &http)?;
+    let udp: LoadReport = rig.load("udp-load", &["--target", &dns, "--queries", "1000"])?.report(LIMIT)?;
+    claims::all_answered("udp", &udp)?;
+    let output = rig.folder.join("downloaded");
+    run(rig
+        .client
+        .command("curl")
+        .args(["-sS", "--max-time", "30", &format!("http://{VIP}/files/big"), "-o"])
+        .arg(&output))?;
+    let there = std::fs::read(&output).map_err(tests::Error::file("read", &output))?;
+    let sent = rig.folder.join("nginx-s1/files/big");
+    let sent = std::fs::read(&sent).map_err(tests::Error::file("read", &sent))?;
+    ensure(there.len() == BIG && there == sent, || format!("the download differs: {} bytes", there.len()))?;
+    claims::law_holds(&rig.lbctl()?.stats()?)?;
+    relay.expect_alive()?;
+    relay.stop(Duration::from_secs(5))?;
+    rig.appliance.expect_alive()?;
+    rig.appliance.stop()
+}
