@@ -136,7 +136,7 @@ fn tables_outlive_a_start_and_other_sizes_are_refused_while_sessions_live() {
     first.published.root.current.store(5 << 8, Relaxed);
     let key = first.rss_key;
     drop(first);
-    assert_eq!(std::fs::read_dir(plan.tables_dir()).unwrap().count(), 3 + 3);
+    assert_eq!(std::fs::read_dir(plan.tables_dir()).unwrap().count(), 5 + 3);
 
     let again = Segments::open(&plan).unwrap();
     assert_eq!(again.slots[1].table.active.load(Relaxed), 7);
