@@ -43,7 +43,7 @@ impl SlotRunner {
             Ok(Parsed::Arp(_) | Parsed::Icmp(_) | Parsed::L4(_)) => DropReason::UnexpectedVlan,
             Ok(Parsed::Ipv6(_)) => DropReason::Ipv6,
             Ok(Parsed::OtherL4(packet)) if self.is_port_address(packet.dst) => {
-                return self.for_kernel(io, place, Class::Rest, origin);
+                return self.packet_for_kernel(io, place, &packet, origin);
             }
             Ok(Parsed::OtherL4(_)) => DropReason::UnknownProtocol,
             Err(error) => reason_of(error),
@@ -65,7 +65,7 @@ impl SlotRunner {
                 return self.refuse(io, place, DropReason::HandledArp);
             }
             // Perhaps the answer to a question of the kernel's.
-            return self.for_kernel(io, place, Class::Routing, origin);
+            return self.for_kernel(io, place, Class::Arp, origin);
         }
         if !self.answers_for(message.target_ip) {
             return self.refuse(io, place, DropReason::BadArp);
@@ -99,7 +99,7 @@ impl SlotRunner {
         }
         if !icmp::is_echo_request(packet) {
             return match self.is_port_address(packet.dst) {
-                true => self.for_kernel(io, place, Class::Rest, origin),
+                true => self.packet_for_kernel(io, place, packet, origin),
                 false => self.refuse(io, place, DropReason::BadIcmp),
             };
         }
@@ -268,7 +268,8 @@ impl Reset {
             at: row.client_ip.load(Relaxed),
             seq: if acked == 0 { row.end[1].load(Relaxed) } else { acked },
         };
-        let acked = row.ack[1].load(Relaxed);
+        // Of a server that replies past us only what its client sent is known.
+        let acked = if direct { 0 } else { row.ack[1].load(Relaxed) };
         let to_server = Self {
             from: (row.local_ip.load(Relaxed), row.local_port.load(Relaxed)),
             to: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),

@@ -13,7 +13,6 @@ use shm_layout::session::State;
 
 use crate::burst::Flight;
 use crate::io::Io;
-use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner};
 use crate::schedule::Unschedulable;
 use crate::session::{CreateError, Direction, Key, Local, New};
@@ -40,7 +39,7 @@ impl SlotRunner {
             return self.at_local(io, place, flight, origin);
         }
         if self.is_port_address(packet.dst) {
-            return self.for_kernel(io, place, Class::of(packet), origin);
+            return self.packet_for_kernel(io, place, packet, origin);
         }
         // A reply to a client whose address was kept may have come to any slot.
         if origin == Origin::Port && published.directory(generation).head.flags.load(Relaxed) & directory_flag::NAT != 0
@@ -152,6 +151,9 @@ impl SlotRunner {
         let mode = service.mode.load(Relaxed);
         let translates = mode == mode::FULLNAT;
         let direct = mode == mode::DR || mode == mode::TUNNEL;
+        if mode == mode::DR && to_server.neighbour != ip4(server.0) {
+            return Err(DropReason::NoRoute); // A router would send it, addressed to the VIP, back to us.
+        }
         let (real, server) = (server.0, if direct { (packet.dst, packet.dport) } else { server });
         let local = if translates {
             self.pick_local(to_server.port, server, packet.proto)
@@ -262,7 +264,9 @@ impl SlotRunner {
     fn client_itself(&self, packet: &V4, server: (u32, u16)) -> Option<Local> {
         let key = Key::new(server.0, server.1, packet.src, packet.sport, packet.proto);
         let hash = self.sessions.hash(key);
-        let free = self.sessions.find_hashed(key, hash).is_none();
+        // The client's other connection may have come to another slot.
+        let free = self.sessions.find_hashed(key, hash).is_none()
+            && self.others.iter().all(|(_, reader)| reader.find(key).is_none());
         free.then_some(Local { ip: packet.src, port: packet.sport, hash })
     }
 

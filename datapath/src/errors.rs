@@ -11,7 +11,6 @@ use shm_layout::ring::RecordKind;
 use shm_layout::session::{SessionRow, flag};
 
 use crate::io::Io;
-use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner};
 use crate::session::{Direction, Key};
 
@@ -23,7 +22,7 @@ impl SlotRunner {
         let Some(quote) = quote.filter(|quote| quote.src == packet.dst) else {
             // About something else of the kernel's own, an echo request for instance.
             return match self.is_port_address(packet.dst) {
-                true => self.for_kernel(io, place, Class::Rest, origin),
+                true => self.packet_for_kernel(io, place, packet, origin),
                 false => self.refuse(io, place, DropReason::BadIcmp),
             };
         };
@@ -35,7 +34,7 @@ impl SlotRunner {
             return match elsewhere {
                 Some(&(target, _)) => self.pass_on(io, place, target, RecordKind::Redirect),
                 // About a packet of the kernel's own.
-                None if self.is_port_address(packet.dst) => self.for_kernel(io, place, Class::Rest, origin),
+                None if self.is_port_address(packet.dst) => self.packet_for_kernel(io, place, packet, origin),
                 None => self.refuse(io, place, DropReason::NoSession),
             };
         };
@@ -49,14 +48,14 @@ impl SlotRunner {
         if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
-        if !self.answers.allow(self.now_ms) {
+        if !self.errors.allow(self.now_ms) {
             return self.refuse(io, place, DropReason::RateLimited);
         }
         let (outer, to) = if direct { as_it_is(packet, &quote) } else { turned(row, direction) };
         if io.frame(place).and_then(|frame| quote::translate(frame, packet, &quote, outer, &to)).is_none() {
             return self.refuse(io, place, DropReason::BadIcmp);
         }
-        if row.flags.load(Relaxed) & flag::TUNNEL != 0 {
+        if row.flags.load(Relaxed) & flag::TUNNEL != 0 && direction == Direction::Client {
             return self.wrap_and_leave(io, place, packet, index);
         }
         if let Some(hop) = self.find_hop(io, place, index, direction) {

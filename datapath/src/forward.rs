@@ -52,7 +52,11 @@ impl SlotRunner {
                 // As on the first SYN: it may be this one that reaches the server.
                 tcp_options::erase_timestamps(frame, packet);
             }
-            step = if direct { tcp::track_client(row, &segment) } else { tcp::track(row, direction, &segment, shift) };
+            step = match direction {
+                _ if !direct => tcp::track(row, direction, &segment, shift),
+                Direction::Client => tcp::track_client(row, &segment),
+                Direction::Server => Step::Ignore, // By way of us after all: passed on, and nothing learned from it.
+            };
             match step {
                 Step::Stay | Step::Ignore => {}
                 Step::Closing => {
@@ -240,6 +244,12 @@ impl SlotRunner {
         if next.port != self.port.number {
             // Waiting for a neighbour of another port is not done: its slots have their own places.
             self.refuse(io, place, DropReason::NoNeighbour);
+            return None;
+        }
+        // Once the neighbour has answered nobody looks any more.
+        let most = ethernet::TAGGED_HEADER + self.port.mtu as usize;
+        if io.frame(place).is_none_or(|frame| frame.len() > most) {
+            self.refuse(io, place, DropReason::TooBig);
             return None;
         }
         match self.waiting.admit(next.neighbour, next.port, self.now_ms) {

@@ -60,6 +60,8 @@ pub struct SlotRunner {
     pub(crate) waiting: Waiting,
     pub(crate) closing: Closing,
     pub(crate) answers: Rate,
+    /// Errors of others that are translated: whoever asks for answers must not stop path MTU discovery.
+    pub(crate) errors: Rate,
     /// The port's kernel interface, if it has one.
     pub(crate) kernel: Option<Kernel>,
     pub(crate) isn_key: HashKey,
@@ -143,6 +145,7 @@ impl SlotRunner {
             waiting,
             closing: Closing::default(),
             answers: Rate::new(ANSWERS_PER_SECOND),
+            errors: Rate::new(ANSWERS_PER_SECOND),
             kernel,
             generation: None,
             large: false,

@@ -1,10 +1,11 @@
-//! Mode tunnel: the client's packets go on as they came, wrapped into packets to the real server.
+//! Mode tunnel: the client's packets go on as they came (but for a TTL of one less), wrapped into packets to the real server.
 
 use std::sync::atomic::Ordering::Relaxed; // Session and published rows: see `forward`.
 
 use packet::tunnel::{IPIP, wrap};
 use packet::{Rewrite, V4, build, icmp, ipv4, rewrite_v4};
 use shm_layout::counters::DropReason;
+use shm_layout::neighbours::ip4;
 use shm_layout::session::SessionRow;
 
 use crate::io::Io;
@@ -38,7 +39,9 @@ impl SlotRunner {
             return self.refuse(io, place, DropReason::BadRecord);
         };
         let hop = self.shared.neighbours.hop(row.hop[1].load(Relaxed));
-        let Some(src) = self.tunnel_source(row, hop.port()) else { return self.refuse(io, place, DropReason::NoPort) };
+        let Some(src) = self.tunnel_source(row, self.port_towards_server(row)) else {
+            return self.refuse(io, place, DropReason::NoPort);
+        };
         let dst = row.isn_shift.load(Relaxed); // The real server: see `flag::DIRECT`.
         // What pads the frame would lie within the outer packet's frame: cut off.
         let room = io.resize(place, packet.end()) && io.prepend(place, IPIP);
@@ -68,8 +71,18 @@ impl SlotRunner {
         port.addresses.iter().filter_map(|row| row.get()).find_map(|(ip, _)| v4(ip))
     }
 
+    /// Also of a server whose next hop is not known yet.
+    fn port_towards_server(&self, row: &SessionRow) -> u8 {
+        let (at, tag) = (row.hop[1].load(Relaxed), row.hop_tag[1].load(Relaxed));
+        let hop = self.shared.neighbours.hop(at);
+        if at != 0 && hop.tag() == tag {
+            return hop.port();
+        }
+        self.shared.next_hop(ip4(row.isn_shift.load(Relaxed))).map_or(self.port.number, |next| next.port)
+    }
+
     fn mtu_towards_server(&self, row: &SessionRow) -> u32 {
-        let port = self.shared.neighbours.hop(row.hop[1].load(Relaxed)).port();
+        let port = self.port_towards_server(row);
         if port == self.port.number {
             return self.port.mtu;
         }

@@ -85,6 +85,21 @@ fn one_client_port_has_one_session_with_a_server() {
     world.rest();
 }
 
+/// Nor by another slot.
+#[test]
+fn one_client_port_has_one_session_with_a_server_on_all_slots() {
+    let mut world = nat(2);
+    world.plan.services[0].members.truncate(1);
+    let only = world.plan.services[0].members[0].clone();
+    let members = vec![shm_layout::publish::MemberPlan { id: 9, ..only }];
+    world.plan.services.push(ServicePlan { index: 2, id: 3, port: 81, members, ..world.plan.services[0].clone() });
+    world.publish();
+    world.one(0, syn(40_000, 7).frame());
+    assert!(world.deliver(1, Tcp { to: (VIP, 81), ..syn(40_000, 7) }.frame()).is_empty());
+    assert_eq!(world.dropped(DropReason::NoPort), 1);
+    world.rest();
+}
+
 #[test]
 fn both_ends_of_a_session_that_is_ended_hear_it_from_whom_they_know() {
     let mut world = nat(1);
