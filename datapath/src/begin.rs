@@ -38,18 +38,21 @@ impl SlotRunner {
         if published.find_local(generation, ip4(packet.dst)).is_some() {
             return self.at_local(io, place, flight, origin);
         }
-        if self.is_port_address(packet.dst) {
-            return self.packet_for_kernel(io, place, packet, origin);
-        }
         // A reply to a client whose address was kept may have come to any slot.
-        if origin == Origin::Port && published.directory(generation).head.flags.load(Relaxed) & directory_flag::NAT != 0
+        let nat = published.directory(generation).head.flags.load(Relaxed) & directory_flag::NAT != 0;
+        if origin == Origin::Port
+            && nat
+            && !self.is_port_address(packet.dst)
+            && let Some(target) = self.elsewhere(flight.key)
         {
-            let elsewhere = self.others.iter().find(|(_, reader)| reader.find(flight.key).is_some());
-            if let Some(&(target, _)) = elsewhere {
-                return self.pass_on(io, place, target, RecordKind::Redirect);
-            }
+            return self.pass_on(io, place, target, RecordKind::Redirect);
         }
-        self.refuse(io, place, DropReason::NotForUs);
+        self.for_kernel_or(io, place, packet, origin, DropReason::NotForUs);
+    }
+
+    /// Another slot that has a session of this key.
+    pub(crate) fn elsewhere(&self, key: Key) -> Option<u32> {
+        self.others.iter().find(|(_, reader)| reader.find(key).is_some()).map(|(slot, _)| *slot)
     }
 
     fn at_vip<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
@@ -77,8 +80,7 @@ impl SlotRunner {
     /// Belongs to no session here and may not begin one: is it another slot's? Never a reset before that is known.
     fn stray<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         if origin == Origin::Port && !failpoint::planted(Bug::StrayReset) {
-            let elsewhere = self.others.iter().find(|(_, reader)| reader.find(flight.key).is_some());
-            if let Some(&(target, _)) = elsewhere {
+            if let Some(target) = self.elsewhere(flight.key) {
                 return self.pass_on(io, place, target, RecordKind::Redirect);
             }
             // A table that is being made anew holds sessions nobody finds: silence, its sender tries again.
@@ -265,8 +267,7 @@ impl SlotRunner {
         let key = Key::new(server.0, server.1, packet.src, packet.sport, packet.proto);
         let hash = self.sessions.hash(key);
         // The client's other connection may have come to another slot.
-        let free = self.sessions.find_hashed(key, hash).is_none()
-            && self.others.iter().all(|(_, reader)| reader.find(key).is_none());
+        let free = self.sessions.find_hashed(key, hash).is_none() && self.elsewhere(key).is_none();
         free.then_some(Local { ip: packet.src, port: packet.sport, hash })
     }
 

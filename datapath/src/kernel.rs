@@ -68,8 +68,18 @@ impl Kernel {
 }
 
 impl SlotRunner {
-    /// An IP packet for the machine itself.
-    pub(crate) fn packet_for_kernel<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, origin: Origin) {
+    /// An IP packet that the datapath has no use for: the machine's if it is to an address of a port, else dropped for `reason`.
+    pub(crate) fn for_kernel_or<I: Io>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        packet: &V4,
+        origin: Origin,
+        reason: DropReason,
+    ) {
+        if !self.is_port_address(packet.dst) {
+            return self.refuse(io, place, reason);
+        }
         let port = self.shared.published.ports.get(usize::from(self.port.number));
         let near = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(ip4(packet.src))));
         self.for_kernel(io, place, Class::of(packet, near), origin);
