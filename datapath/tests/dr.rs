@@ -113,10 +113,7 @@ fn both_ends_hear_of_an_end_by_order() {
     let at_server: [u8; 6] = frame[..6].try_into().unwrap();
     world.one(0, Tcp { payload: vec![1; 100], ..ack(40_000, "", 8) }.frame());
     world.plan.services[0].members.iter_mut().for_each(|m| m.admin = admin::DISABLED);
-    let number = world.publisher.generation() + 1;
-    let staged =
-        world.publisher.stage(&world.plan, number, &world.shared.slots, std::time::Duration::from_secs(1)).unwrap();
-    world.publisher.commit(staged);
+    world.put_in_force();
     let out = world.run();
     let mut told: Vec<_> =
         out.iter().map(|(_, f)| (f[..6].to_vec(), checked(f))).map(|(to, p)| (to, p.src, p.seq)).collect();
@@ -140,18 +137,7 @@ fn an_error_about_the_servers_packet_reaches_the_server() {
         payload: vec![1; 200],
         ..Tcp::default()
     };
-    let quote = told.frame()[14..].to_vec();
-    let mut message = vec![3, 4, 0, 0, 0, 0, 5, 0];
-    message.extend(quote);
-    let sum = internet_checksum(&message);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    let router = ip(10, 0, 0, 1);
-    let mut error = [OUR_MAC.0, mac_of(router)].concat();
-    error.extend([8, 0, 0x45, 0, 0, (20 + message.len()) as u8, 0, 7, 0, 0, 60, 1, 0, 0]);
-    error[16..18].copy_from_slice(&(20 + message.len() as u16).to_be_bytes());
-    error.extend([router.to_be_bytes(), VIP.to_be_bytes()].concat());
-    error.extend(message);
-    fix_ip_checksum(&mut error);
+    let error = icmp_error((3, 4), 1280, &told.frame()[14..], VIP);
     for slot in [0, 1] {
         let (by, got, _) = world.one(slot, error.clone());
         assert_eq!((by, as_it_was(&error, &got)), (0, frame[..6].try_into().unwrap()));

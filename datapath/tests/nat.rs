@@ -109,10 +109,7 @@ fn both_ends_of_a_session_that_is_ended_hear_it_from_whom_they_know() {
     world.one(0, answer.frame());
     world.one(0, Tcp { from: (CLIENT, 40_000), seq: 8, ack: Some(901), ..Tcp::default() }.frame());
     world.plan.services[0].members.iter_mut().for_each(|m| m.admin = admin::DISABLED);
-    let number = world.publisher.generation() + 1;
-    let staged =
-        world.publisher.stage(&world.plan, number, &world.shared.slots, std::time::Duration::from_secs(1)).unwrap();
-    world.publisher.commit(staged);
+    world.put_in_force();
     let mut told: Vec<_> = world.run().iter().map(|(_, frame)| checked(frame)).map(|p| (p.src, p.dst, p.seq)).collect();
     told.sort_unstable();
     let mut expected = vec![(CLIENT, seen.dst, 8), (VIP, CLIENT, 901)];
