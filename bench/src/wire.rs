@@ -6,7 +6,9 @@ use dpdk::{EalArgs, Ledger, Pool, Port, PortConfig, ProcType, RxQueue, TxQueue, 
 use packet::{Mac, arp, ethernet};
 use shm_layout::clock;
 
+use crate::appliance::FOLDER;
 use crate::frames::{self, FRAME, GATEWAY};
+use crate::options::Options;
 use crate::{sandbox, world};
 
 /// Frames a burst.
@@ -49,7 +51,32 @@ pub struct Wire {
     pub answered: u64,
 }
 
+/// The life of a program at the other end of a wire: itself again in namespaces of its own, there `run`, its error, its end.
+pub fn main(run: fn(&Options) -> Result<(), String>) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let options = Options::of(&words);
+    if !options.inside {
+        std::process::exit(sandbox::whole(&words));
+    }
+    if let Err(error) = run(&options) {
+        eprintln!("error: {error}");
+        dpdk::exit_now(1);
+    }
+    dpdk::exit_now(0);
+}
+
 impl Wire {
+    /// The wire of a benchmark in the namespaces it has just entered, on the CPU that the worker leaves.
+    ///
+    /// # Errors
+    /// Its folder cannot be made.
+    pub fn within(options: &Options) -> Result<Self, String> {
+        sandbox::enter();
+        std::fs::create_dir_all(FOLDER).map_err(|error| error.to_string())?;
+        crate::clock::pin(options.other());
+        Ok(Self::start(&options.memif("server"), options.other()))
+    }
+
     /// Starts EAL with the device, once per process, in the sandbox.
     ///
     /// # Panics

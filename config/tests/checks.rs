@@ -310,6 +310,12 @@ fn what_is_not_built_yet_is_refused_honestly() {
     let said: Vec<_> = report.diagnostics().map(|d| (d.code.as_str(), d.path.as_str())).collect();
     assert_eq!(said, [(codes::NOT_YET, "service[0].tunnel")]);
     passes("mode = \"fullnat\"", "mode = \"nat\"");
+    let routed =
+        GOOD.replace("10.0.0.100:80\"", "10.0.0.100:8080\"").replacen("mode = \"fullnat\"", "mode = \"dr\"", 1);
+    assert!(load_text("lb.toml", &routed, &AllFacts).is_ok());
+    let routed = routed.replace("10.0.0.22:8080", "192.168.7.1:8080");
+    let report = load_text("lb.toml", &routed, &AllFacts).unwrap_err();
+    assert!(report.to_string().contains("on no port's network"), "{report}");
     for mode in ["dr", "tunnel"] {
         let elsewhere = format!("mode = \"{mode}\"");
         let report = load_text("lb.toml", &GOOD.replacen("mode = \"fullnat\"", &elsewhere, 1), &AllFacts).unwrap_err();

@@ -38,9 +38,10 @@ impl SlotRunner {
         let (published, directory) = (&self.shared.published, self.shared.published.directory(generation));
         let mut openings = [NOTHING; RX_BURST];
         let mut count = 0;
-        for (place, opening) in places.zip(&mut openings) {
+        for place in places {
             // Read as if it was plain: a tagged packet's rows are read without having been asked for.
-            let Some(window) = io.frame(place).and_then(|frame| frame.first_chunk()) else { break };
+            let Some(window) = io.frame(place).and_then(|frame| frame.first_chunk()) else { continue };
+            let Some(opening) = openings.get_mut(count) else { break };
             let packet = plain::Head::of(window);
             let service = address_hash(ip4(packet.destination), packet.port, packet.protocol);
             let [source, vip] = [packet.source, packet.destination].map(|address| address_hash(ip4(address), 0, 0));

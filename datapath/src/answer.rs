@@ -6,7 +6,7 @@ use packet::arp::{self, Operation};
 use packet::build::{self, Link};
 use packet::{Mac, ParseError, Parsed, V4, ethernet, icmp, quote};
 use shm_layout::counters::{DropReason, Flow};
-use shm_layout::neighbours::{Ip, ip4};
+use shm_layout::neighbours::{as_v4, ip4};
 use shm_layout::published::Generation;
 use shm_layout::ring::RecordKind;
 use shm_layout::session::{SessionRow, State, flag};
@@ -14,7 +14,7 @@ use shm_layout::session::{SessionRow, State, flag};
 use crate::burst::Flight;
 use crate::io::Io;
 use crate::kernel::Class;
-use crate::runner::{Origin, SlotRunner};
+use crate::runner::{Origin, SlotRunner, mac_of};
 
 /// Room for a frame of our own: Ethernet, IPv4 and TCP headers, padded to the Ethernet minimum.
 const OWN_FRAME: usize = 64;
@@ -42,10 +42,9 @@ impl SlotRunner {
             Ok(Parsed::Icmp(packet)) if passed || packet.vlan == vlan => return self.icmp(io, place, &packet, origin),
             Ok(Parsed::Arp(_) | Parsed::Icmp(_) | Parsed::L4(_)) => DropReason::UnexpectedVlan,
             Ok(Parsed::Ipv6(_)) => DropReason::Ipv6,
-            Ok(Parsed::OtherL4(packet)) if self.is_port_address(packet.dst) => {
-                return self.for_kernel(io, place, Class::Rest, origin);
+            Ok(Parsed::OtherL4(packet)) => {
+                return self.for_kernel_or(io, place, &packet, origin, DropReason::UnknownProtocol);
             }
-            Ok(Parsed::OtherL4(_)) => DropReason::UnknownProtocol,
             Err(error) => reason_of(error),
         };
         self.refuse(io, place, reason);
@@ -65,7 +64,7 @@ impl SlotRunner {
                 return self.refuse(io, place, DropReason::HandledArp);
             }
             // Perhaps the answer to a question of the kernel's.
-            return self.for_kernel(io, place, Class::Routing, origin);
+            return self.for_kernel(io, place, Class::Arp, origin);
         }
         if !self.answers_for(message.target_ip) {
             return self.refuse(io, place, DropReason::BadArp);
@@ -98,10 +97,7 @@ impl SlotRunner {
             return self.icmp_error(io, place, packet, origin);
         }
         if !icmp::is_echo_request(packet) {
-            return match self.is_port_address(packet.dst) {
-                true => self.for_kernel(io, place, Class::Rest, origin),
-                false => self.refuse(io, place, DropReason::BadIcmp),
-            };
+            return self.for_kernel_or(io, place, packet, origin, DropReason::BadIcmp);
         }
         if !self.answers_for(packet.dst) {
             return self.refuse(io, place, DropReason::NotForUs);
@@ -166,10 +162,9 @@ impl SlotRunner {
                 self.originate(io, &frame[..len]);
             }
         } else if let Some(port) = self.shared.published.ports.get(usize::from(next.port)) {
-            let [a, b, c, d, e, f, ..] = port.mac.load(Relaxed).to_le_bytes();
             let vlan = u16::try_from(port.vlan.load(Relaxed)).unwrap_or(0);
-            let link = Link { dst: Mac(hop.mac()), src: Mac([a, b, c, d, e, f]), vlan };
-            let target = port.first_slot.load(Relaxed) + self.number % port.slots.load(Relaxed).max(1);
+            let link = Link { dst: Mac(hop.mac()), src: mac_of(port), vlan };
+            let target = self.sender_of(port);
             if let Some(len) = build::tcp(&mut frame, link, &segment) {
                 self.originate_elsewhere(&frame[..len], target);
             }
@@ -213,23 +208,21 @@ impl SlotRunner {
     }
 
     fn own_addresses(&self, generation: Generation) -> Vec<u32> {
-        let v4 = |ip: Ip| (ip4(0)[1] >> 32 == ip[1] >> 32 && ip[0] == 0).then_some(ip[1]);
         let published = &self.shared.published;
-        let mut addresses: Vec<u64> = Vec::new();
+        let mut addresses: Vec<u32> = Vec::new();
         if let Some(port) = published.ports.get(usize::from(self.port.number)) {
-            addresses.extend(port.addresses.iter().filter_map(|row| row.get().and_then(|(ip, _)| v4(ip))));
+            addresses.extend(port.addresses.iter().filter_map(|row| row.get().and_then(|(ip, _)| as_v4(ip))));
         }
         let directory = published.directory(generation);
         let count = directory.head.services.load(Relaxed);
         let services = (0..count).filter_map(|index| published.service(generation, index));
-        addresses.extend(services.filter_map(|s| v4([s.vip[0].load(Relaxed), s.vip[1].load(Relaxed)])));
+        addresses.extend(services.filter_map(|s| as_v4([s.vip[0].load(Relaxed), s.vip[1].load(Relaxed)])));
         let locals = directory.locals.iter().take(directory.head.locals.load(Relaxed) as usize);
         let own = locals.filter(|row| row.port.load(Relaxed) == u32::from(self.port.number));
-        addresses.extend(own.filter_map(|row| v4([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)])));
+        addresses.extend(own.filter_map(|row| as_v4([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)])));
         addresses.sort_unstable();
         addresses.dedup();
-        #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
-        addresses.into_iter().map(|address| address as u32).collect()
+        addresses
     }
 
     pub(crate) fn originate<I: Io>(&mut self, io: &mut I, frame: &[u8]) {
@@ -259,7 +252,6 @@ impl Reset {
             return [None; 2];
         }
         let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
-        let shift = if direct { 0 } else { row.isn_shift.load(Relaxed) };
         // Each side expects what it has acknowledged; before that, what its peer began with.
         let acked = row.ack[0].load(Relaxed);
         let to_client = Self {
@@ -268,12 +260,13 @@ impl Reset {
             at: row.client_ip.load(Relaxed),
             seq: if acked == 0 { row.end[1].load(Relaxed) } else { acked },
         };
-        let acked = row.ack[1].load(Relaxed);
+        // Of a server that replies past us only what its client sent is known.
+        let acked = if direct { 0 } else { row.ack[1].load(Relaxed) };
         let to_server = Self {
             from: (row.local_ip.load(Relaxed), row.local_port.load(Relaxed)),
             to: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),
-            at: if direct { row.isn_shift.load(Relaxed) } else { row.server_ip.load(Relaxed) },
-            seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(shift),
+            at: row.real_server(),
+            seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(row.shift()),
         };
         // One in a tunnel would have to be wrapped; its server's own timers end it.
         let wrapped = row.flags.load(Relaxed) & flag::TUNNEL != 0;

@@ -13,7 +13,6 @@ use shm_layout::session::State;
 
 use crate::burst::Flight;
 use crate::io::Io;
-use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner};
 use crate::schedule::{Client, Unschedulable};
 use crate::session::{CreateError, Direction, Key, Local, New};
@@ -39,18 +38,21 @@ impl SlotRunner {
         if published.find_local(generation, ip4(packet.dst)).is_some() {
             return self.at_local(io, place, flight, origin);
         }
-        if self.is_port_address(packet.dst) {
-            return self.for_kernel(io, place, Class::of(packet), origin);
-        }
         // A reply to a client whose address was kept may have come to any slot.
-        if origin == Origin::Port && published.directory(generation).head.flags.load(Relaxed) & directory_flag::NAT != 0
+        let nat = published.directory(generation).head.flags.load(Relaxed) & directory_flag::NAT != 0;
+        if origin == Origin::Port
+            && nat
+            && !self.is_port_address(packet.dst)
+            && let Some(target) = self.elsewhere(flight.key)
         {
-            let elsewhere = self.others.iter().find(|(_, reader)| reader.find(flight.key).is_some());
-            if let Some(&(target, _)) = elsewhere {
-                return self.pass_on(io, place, target, RecordKind::Redirect);
-            }
+            return self.pass_on(io, place, target, RecordKind::Redirect);
         }
-        self.refuse(io, place, DropReason::NotForUs);
+        self.for_kernel_or(io, place, packet, origin, DropReason::NotForUs);
+    }
+
+    /// Another slot that has a session of this key.
+    pub(crate) fn elsewhere(&self, key: Key) -> Option<u32> {
+        self.others.iter().find(|(_, reader)| reader.find(key).is_some()).map(|(slot, _)| *slot)
     }
 
     fn at_vip<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
@@ -78,8 +80,7 @@ impl SlotRunner {
     /// Belongs to no session here and may not begin one: is it another slot's? Never a reset before that is known.
     fn stray<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
         if origin == Origin::Port && !failpoint::planted(Bug::StrayReset) {
-            let elsewhere = self.others.iter().find(|(_, reader)| reader.find(flight.key).is_some());
-            if let Some(&(target, _)) = elsewhere {
+            if let Some(target) = self.elsewhere(flight.key) {
                 return self.pass_on(io, place, target, RecordKind::Redirect);
             }
             // A table that is being made anew holds sessions nobody finds: silence, its sender tries again.
@@ -153,6 +154,9 @@ impl SlotRunner {
         let mode = service.mode.load(Relaxed);
         let translates = mode == mode::FULLNAT;
         let direct = mode == mode::DR || mode == mode::TUNNEL;
+        if mode == mode::DR && to_server.neighbour != ip4(server.0) {
+            return Err(DropReason::NoRoute); // A router would send it, addressed to the VIP, back to us.
+        }
         let (real, server) = (server.0, if direct { (packet.dst, packet.dport) } else { server });
         let local = if translates {
             self.pick_local(to_server.port, server, packet.proto)
@@ -263,7 +267,8 @@ impl SlotRunner {
     fn client_itself(&self, packet: &V4, server: (u32, u16)) -> Option<Local> {
         let key = Key::new(server.0, server.1, packet.src, packet.sport, packet.proto);
         let hash = self.sessions.hash(key);
-        let free = self.sessions.find_hashed(key, hash).is_none();
+        // The client's other connection may have come to another slot.
+        let free = self.sessions.find_hashed(key, hash).is_none() && self.elsewhere(key).is_none();
         free.then_some(Local { ip: packet.src, port: packet.sport, hash })
     }
 

@@ -11,7 +11,6 @@ use shm_layout::ring::RecordKind;
 use shm_layout::session::{SessionRow, flag};
 
 use crate::io::Io;
-use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner};
 use crate::session::{Direction, Key};
 
@@ -22,21 +21,15 @@ impl SlotRunner {
         // Whoever reports a packet tells its sender.
         let Some(quote) = quote.filter(|quote| quote.src == packet.dst) else {
             // About something else of the kernel's own, an echo request for instance.
-            return match self.is_port_address(packet.dst) {
-                true => self.for_kernel(io, place, Class::Rest, origin),
-                false => self.refuse(io, place, DropReason::BadIcmp),
-            };
+            return self.for_kernel_or(io, place, packet, origin, DropReason::BadIcmp);
         };
         // What comes the other way has the quoted packet's addresses turned round.
         let key = Key::new(quote.dst, quote.dport, quote.src, quote.sport, quote.proto);
         let Some((index, direction)) = self.sessions.find(key) else {
-            let elsewhere =
-                self.others.iter().filter(|_| origin == Origin::Port).find(|(_, slot)| slot.find(key).is_some());
-            return match elsewhere {
-                Some(&(target, _)) => self.pass_on(io, place, target, RecordKind::Redirect),
-                // About a packet of the kernel's own.
-                None if self.is_port_address(packet.dst) => self.for_kernel(io, place, Class::Rest, origin),
-                None => self.refuse(io, place, DropReason::NoSession),
+            return match self.elsewhere(key).filter(|_| origin == Origin::Port) {
+                Some(target) => self.pass_on(io, place, target, RecordKind::Redirect),
+                // Perhaps about a packet of the kernel's own.
+                None => self.for_kernel_or(io, place, packet, origin, DropReason::NoSession),
             };
         };
         let row = self.slot.sessions.get(index as usize).filter(|row| row.flags.load(Relaxed) & flag::INDEXED != 0);
@@ -49,14 +42,14 @@ impl SlotRunner {
         if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
-        if !self.answers.allow(self.now_ms) {
+        if !self.errors.allow(self.now_ms) {
             return self.refuse(io, place, DropReason::RateLimited);
         }
         let (outer, to) = if direct { as_it_is(packet, &quote) } else { turned(row, direction) };
         if io.frame(place).and_then(|frame| quote::translate(frame, packet, &quote, outer, &to)).is_none() {
             return self.refuse(io, place, DropReason::BadIcmp);
         }
-        if row.flags.load(Relaxed) & flag::TUNNEL != 0 {
+        if row.flags.load(Relaxed) & flag::TUNNEL != 0 && direction == Direction::Client {
             return self.wrap_and_leave(io, place, packet, index);
         }
         if let Some(hop) = self.find_hop(io, place, index, direction) {
@@ -69,7 +62,7 @@ impl SlotRunner {
 fn in_flight(row: &SessionRow, direction: Direction, quote: &Quote) -> bool {
     let (sender, seq) = match direction {
         Direction::Client => (1, quote.seq),
-        Direction::Server => (0, quote.seq.wrapping_sub(row.isn_shift.load(Relaxed))),
+        Direction::Server => (0, quote.seq.wrapping_sub(row.shift())),
     };
     let (acked, end) = (row.ack[1 - sender].load(Relaxed), row.end[sender].load(Relaxed));
     // Before its SYN is acknowledged `acked` is one more than the SYN's number.
@@ -89,7 +82,7 @@ fn turned(row: &SessionRow, direction: Direction) -> ((u32, u32), Rewrite) {
     let vip = (row.vip.load(Relaxed), row.vip_port.load(Relaxed));
     let local = (row.local_ip.load(Relaxed), row.local_port.load(Relaxed));
     let server = (row.server_ip.load(Relaxed), row.server_port.load(Relaxed));
-    let shift = row.isn_shift.load(Relaxed);
+    let shift = row.shift();
     let (from, to, seq_add, ack_sub) = match direction {
         // The client's side reports: the server's packet had the shift taken from its acknowledgement.
         Direction::Client => (server, local, 0, shift.wrapping_neg()),

@@ -11,7 +11,7 @@ use shm_layout::session::{SessionRow, flag};
 
 use crate::burst::Flight;
 use crate::io::Io;
-use crate::runner::{Origin, SlotRunner};
+use crate::runner::{Origin, SlotRunner, mac_of};
 use crate::session::Direction;
 use crate::tcp::{self, Segment, Step};
 
@@ -39,7 +39,7 @@ impl SlotRunner {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
         let direct = flags & flag::DIRECT != 0;
-        let shift = if direct { 0 } else { row.isn_shift.load(Relaxed) };
+        let shift = row.shift();
         let mut step = Step::Stay;
         if packet.proto == protocol::TCP {
             let (flags, len) = (packet.tcp_flags, packet.segment_len());
@@ -52,7 +52,11 @@ impl SlotRunner {
                 // As on the first SYN: it may be this one that reaches the server.
                 tcp_options::erase_timestamps(frame, packet);
             }
-            step = if direct { tcp::track_client(row, &segment) } else { tcp::track(row, direction, &segment, shift) };
+            step = match direction {
+                _ if !direct => tcp::track(row, direction, &segment, shift),
+                Direction::Client => tcp::track_client(row, &segment),
+                Direction::Server => Step::Ignore, // By way of us after all: passed on, and nothing learned from it.
+            };
             match step {
                 Step::Stay | Step::Ignore => {}
                 Step::Closing => {
@@ -171,10 +175,9 @@ impl SlotRunner {
         if !fits(io, place, packet, port.mtu.load(Relaxed)) {
             return self.refuse(io, place, DropReason::TooBig);
         }
-        let mac = port.mac.load(Relaxed).to_le_bytes();
-        let target = port.first_slot.load(Relaxed) + self.number % port.slots.load(Relaxed).max(1);
+        let (mac, target) = (mac_of(port), self.sender_of(port));
         if let Some(frame) = io.frame(place) {
-            ethernet::set_addresses(frame, Mac(hop.mac()), Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]));
+            ethernet::set_addresses(frame, Mac(hop.mac()), mac);
         }
         self.pass_on(io, place, target, RecordKind::Send);
     }
@@ -217,8 +220,7 @@ impl SlotRunner {
             return None;
         };
         let address = match direction {
-            Direction::Client if row.flags.load(Relaxed) & flag::DIRECT != 0 => row.isn_shift.load(Relaxed),
-            Direction::Client => row.server_ip.load(Relaxed),
+            Direction::Client => row.real_server(),
             Direction::Server => row.client_ip.load(Relaxed),
         };
         let Some(next) = self.shared.next_hop(ip4(address)) else {
@@ -240,6 +242,12 @@ impl SlotRunner {
         if next.port != self.port.number {
             // Waiting for a neighbour of another port is not done: its slots have their own places.
             self.refuse(io, place, DropReason::NoNeighbour);
+            return None;
+        }
+        // Once the neighbour has answered nobody looks any more.
+        let most = ethernet::TAGGED_HEADER + self.port.mtu as usize;
+        if io.frame(place).is_none_or(|frame| frame.len() > most) {
+            self.refuse(io, place, DropReason::TooBig);
             return None;
         }
         match self.waiting.admit(next.neighbour, next.port, self.now_ms) {

@@ -4,6 +4,7 @@
 use packet::{V4, ethernet, ipv4};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::limits::{RX_BURST, TX_HELD};
+use shm_layout::neighbours::ip4;
 use shm_layout::ring::RecordKind;
 
 use crate::io::Io;
@@ -13,32 +14,37 @@ use crate::runner::{Origin, SlotRunner};
 /// The kernel interface is looked at so often at least, ns: a look is a system call on most of them.
 const LOOK_NS: u64 = 50_000;
 
-/// What a packet for the machine is, best first.
+/// What a packet for the machine is. What anybody can send shares nothing with what keeps the machine in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// What keeps the machine's place in the network: ARP, BGP, BFD.
+    /// Answers to questions, by ARP.
+    Arp,
+    /// BGP of stations on the port's networks, BFD that crossed no router.
     Routing,
     /// The operator: SSH.
     Admin,
+    /// Other packets of stations on the port's networks: answers to probes, for instance.
+    Near,
     /// Anything else.
     Rest,
 }
 
 /// Packets per second a slot passes to the kernel, by class: more than each needs, less than takes the CPU from the others.
-const PER_SECOND: [u32; 3] = [10_000, 10_000, 5_000];
+const PER_SECOND: [u32; 5] = [5_000, 10_000, 10_000, 10_000, 5_000];
 const BGP: u16 = 179;
-/// RFC 5881, RFC 5883, RFC 7130.
-const BFD: [u16; 4] = [3784, 3785, 4784, 6784];
+/// RFC 5881, RFC 7130: over one hop, with a TTL that no router has touched.
+const BFD: [u16; 3] = [3784, 3785, 6784];
 const SSH: u16 = 22;
 
 impl Class {
-    /// Of a packet to one of the port's addresses.
-    pub(crate) fn of(packet: &V4) -> Self {
+    /// Of a packet to one of the port's addresses. `near`: its source is on the port's networks.
+    fn of(packet: &V4, near: bool) -> Self {
         let either = |port: u16| packet.sport == port || packet.dport == port;
         match packet.proto {
-            ipv4::TCP if either(BGP) => Self::Routing,
-            ipv4::UDP if BFD.contains(&packet.dport) => Self::Routing,
+            ipv4::TCP if either(BGP) && near => Self::Routing,
+            ipv4::UDP if BFD.contains(&packet.dport) && packet.ttl == u8::MAX => Self::Routing,
             ipv4::TCP if either(SSH) => Self::Admin,
+            _ if near => Self::Near,
             _ => Self::Rest,
         }
     }
@@ -49,7 +55,7 @@ impl Class {
 pub(crate) struct Kernel {
     /// The slot that speaks with the interface.
     speaker: u32,
-    classes: [Rate; 3],
+    classes: [Rate; 5],
     /// When to look again.
     due_ns: u64,
 }
@@ -62,6 +68,23 @@ impl Kernel {
 }
 
 impl SlotRunner {
+    /// An IP packet that the datapath has no use for: the machine's if it is to an address of a port, else dropped for `reason`.
+    pub(crate) fn for_kernel_or<I: Io>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        packet: &V4,
+        origin: Origin,
+        reason: DropReason,
+    ) {
+        if !self.is_port_address(packet.dst) {
+            return self.refuse(io, place, reason);
+        }
+        let port = self.shared.published.ports.get(usize::from(self.port.number));
+        let near = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(ip4(packet.src))));
+        self.for_kernel(io, place, Class::of(packet, near), origin);
+    }
+
     /// A packet for the machine itself.
     pub(crate) fn for_kernel<I: Io>(&mut self, io: &mut I, place: usize, class: Class, origin: Origin) {
         let Some(kernel) = &mut self.kernel else { return self.refuse(io, place, DropReason::NoKernelInterface) };
@@ -82,7 +105,8 @@ impl SlotRunner {
         if io.to_kernel(place) {
             self.counts.add(Flow::ToKernel, 1);
         } else {
-            self.refuse(io, place, DropReason::KernelPoliced);
+            // Its queue is full, or the interface is down.
+            self.refuse(io, place, DropReason::TxFull);
         }
     }
 

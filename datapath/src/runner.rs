@@ -11,7 +11,7 @@ use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
 use shm_layout::neighbours::Hop;
-use shm_layout::published::{Generation, LocalRow, directory_flag, local_flag, port_flag};
+use shm_layout::published::{Generation, LocalRow, PortRow, directory_flag, local_flag, port_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::SessionRow;
 use shm_layout::slot::Slot;
@@ -60,6 +60,8 @@ pub struct SlotRunner {
     pub(crate) waiting: Waiting,
     pub(crate) closing: Closing,
     pub(crate) answers: Rate,
+    /// Errors of others that are translated: whoever asks for answers must not stop path MTU discovery.
+    pub(crate) errors: Rate,
     /// The port's kernel interface, if it has one.
     pub(crate) kernel: Option<Kernel>,
     pub(crate) isn_key: HashKey,
@@ -121,8 +123,7 @@ impl SlotRunner {
         let row = shared.published.slots.get(number as usize)?;
         let place = u8::try_from(row.port.load(Relaxed)).ok()?;
         let port = shared.published.ports.get(usize::from(place))?;
-        let mac = port.mac.load(Relaxed).to_le_bytes();
-        let mac = Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]);
+        let mac = mac_of(port);
         let mtu = port.mtu.load(Relaxed);
         let kernel = port.flags.load(Relaxed) & port_flag::KERNEL != 0;
         let kernel = kernel.then(|| Kernel::new(port.first_slot.load(Relaxed)));
@@ -143,6 +144,7 @@ impl SlotRunner {
             waiting,
             closing: Closing::default(),
             answers: Rate::new(ANSWERS_PER_SECOND),
+            errors: Rate::new(ANSWERS_PER_SECOND),
             kernel,
             generation: None,
             large: false,
@@ -360,6 +362,11 @@ impl SlotRunner {
         self.leave_generation();
     }
 
+    /// The slot that sends by `port` for this one, which has no queue of it.
+    pub(crate) fn sender_of(&self, port: &PortRow) -> u32 {
+        port.first_slot.load(Relaxed) + self.number % port.slots.load(Relaxed).max(1)
+    }
+
     /// Counts as of the last burst.
     #[must_use]
     pub fn counts(&self) -> &Counts {
@@ -381,6 +388,12 @@ impl SlotRunner {
     pub fn sessions(&self) -> &SessionTable {
         &self.sessions
     }
+}
+
+/// The MAC of a published port.
+pub(crate) fn mac_of(port: &PortRow) -> Mac {
+    let [a, b, c, d, e, f, ..] = port.mac.load(Relaxed).to_le_bytes();
+    Mac([a, b, c, d, e, f])
 }
 
 /// Views of all slots but `own`.

@@ -159,25 +159,31 @@ fn track_rare(row: &SessionRow, me: usize, peer: usize, segment: &Segment, ack: 
     finish(row, me, segment)
 }
 
+/// As [`REACH`], where only one side is seen: nothing of the other tells a guess from the truth, so less is believed.
+const REACH_ALONE: u32 = 1 << 24;
+
 /// Follows one segment of a client whose server replies past us: the handshake is believed to be over when the client
-/// acknowledges, the connection when the client has sent its FIN or an exact reset. What the client acknowledges is kept: it is
+/// acknowledges, the connection when the client has sent its FIN or an exact reset, and neither when it goes on afterwards. A
+/// segment counts if it lies near what the client sent and what it acknowledged before. What it acknowledges is kept: it is
 /// where a reset of ours must be.
 pub fn track_client(row: &SessionRow, segment: &Segment) -> Step {
     let set = |state: State| row.state.store(state as u8, Relaxed);
     let state = State::of(row.state.load(Relaxed)).unwrap_or(State::Free);
+    let (seen, acked) = (row.end[0].load(Relaxed), row.ack[0].load(Relaxed));
     let end = segment.seq.wrapping_add(segment.len);
-    let over = matches!(state, State::TimeWait | State::Close);
     if segment.flags & RST != 0 {
-        if over || segment.seq != row.end[0].load(Relaxed) {
+        if state == State::Close || segment.seq != seen {
             return Step::Ignore;
         }
         set(State::Close);
-        return Step::Closing;
+        return Step::Stay;
     }
     if segment.flags & SYN != 0 {
+        // A new connection of the same numbers begins above the old one (RFC 9293 §3.6.1).
+        let above = after(segment.seq.wrapping_add(1), seen);
         return match state {
-            _ if over => Step::Reopen,
-            State::FinWait if end != row.end[0].load(Relaxed) => Step::Reopen, // The client would not reuse a living one.
+            State::Close => Step::Reopen,
+            State::FinWait if above => Step::Reopen,
             State::SynSent => {
                 row.end[0].store(end, Relaxed);
                 Step::Stay
@@ -185,17 +191,18 @@ pub fn track_client(row: &SessionRow, segment: &Segment) -> Step {
             _ => Step::Ignore,
         };
     }
-    if over || segment.flags & ACK == 0 {
+    let near = end.wrapping_sub(seen) < REACH_ALONE
+        && (state == State::SynSent || segment.ack.wrapping_sub(acked) < REACH_ALONE);
+    if segment.flags & ACK == 0 || !near {
         return Step::Ignore;
     }
-    if end.wrapping_sub(row.end[0].load(Relaxed)) < REACH {
-        row.end[0].store(end, Relaxed);
-        row.ack[0].store(segment.ack, Relaxed);
-        match (state, segment.flags & FIN) {
-            (State::SynSent | State::Established, FIN) => set(State::FinWait),
-            (State::SynSent, _) => set(State::Established),
-            _ => {}
-        }
+    row.end[0].store(end, Relaxed);
+    row.ack[0].store(segment.ack, Relaxed);
+    let goes_on = state != State::FinWait || end != seen;
+    if segment.flags & FIN != 0 {
+        set(State::FinWait);
+    } else if goes_on {
+        set(State::Established);
     }
     Step::Stay
 }

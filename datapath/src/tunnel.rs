@@ -1,10 +1,11 @@
-//! Mode tunnel: the client's packets go on as they came, wrapped into packets to the real server.
+//! Mode tunnel: the client's packets go on as they came (but for a TTL of one less), wrapped into packets to the real server.
 
 use std::sync::atomic::Ordering::Relaxed; // Session and published rows: see `forward`.
 
 use packet::tunnel::{IPIP, wrap};
 use packet::{Rewrite, V4, build, icmp, ipv4, rewrite_v4};
 use shm_layout::counters::DropReason;
+use shm_layout::neighbours::{as_v4, ip4};
 use shm_layout::session::SessionRow;
 
 use crate::io::Io;
@@ -38,8 +39,10 @@ impl SlotRunner {
             return self.refuse(io, place, DropReason::BadRecord);
         };
         let hop = self.shared.neighbours.hop(row.hop[1].load(Relaxed));
-        let Some(src) = self.tunnel_source(row, hop.port()) else { return self.refuse(io, place, DropReason::NoPort) };
-        let dst = row.isn_shift.load(Relaxed); // The real server: see `flag::DIRECT`.
+        let Some(src) = self.tunnel_source(row, self.port_towards_server(row)) else {
+            return self.refuse(io, place, DropReason::NoPort);
+        };
+        let dst = row.real_server();
         // What pads the frame would lie within the outer packet's frame: cut off.
         let room = io.resize(place, packet.end()) && io.prepend(place, IPIP);
         if !room || io.frame(place).and_then(|frame| wrap(frame, packet.l3, src, dst)).is_none() {
@@ -63,13 +66,21 @@ impl SlotRunner {
             return pool.get(spread % pool.len()).map(|(ip, _)| ip);
         }
         let port = self.shared.published.ports.get(usize::from(port))?;
-        #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
-        let v4 = |ip: [u64; 2]| (ip[0] == 0 && ip[1] >> 32 == 0xffff).then_some(ip[1] as u32);
-        port.addresses.iter().filter_map(|row| row.get()).find_map(|(ip, _)| v4(ip))
+        port.addresses.iter().filter_map(|row| row.get()).find_map(|(ip, _)| as_v4(ip))
+    }
+
+    /// Also of a server whose next hop is not known yet.
+    fn port_towards_server(&self, row: &SessionRow) -> u8 {
+        let (at, tag) = (row.hop[1].load(Relaxed), row.hop_tag[1].load(Relaxed));
+        let hop = self.shared.neighbours.hop(at);
+        if at != 0 && hop.tag() == tag {
+            return hop.port();
+        }
+        self.shared.next_hop(ip4(row.real_server())).map_or(self.port.number, |next| next.port)
     }
 
     fn mtu_towards_server(&self, row: &SessionRow) -> u32 {
-        let port = self.shared.neighbours.hop(row.hop[1].load(Relaxed)).port();
+        let port = self.port_towards_server(row);
         if port == self.port.number {
             return self.port.mtu;
         }

@@ -81,6 +81,23 @@ fn only_the_clients_own_numbers_end_a_connection() {
     assert_eq!(world.state(40_000), Some(State::Close));
     world.one(0, syn(40_000, 5).frame());
     assert_eq!(world.state(40_000), Some(State::SynSent), "its port may be used again at once");
+    // Whoever does not see the connection guesses: neither its numbers nor what it acknowledged.
+    world.one(0, syn(40_002, 7).frame());
+    world.one(0, ack(40_002, "", 8).frame());
+    for guess in 0..16_u32 {
+        world.one(0, Tcp { ack: Some(901), ..ack(40_002, "", guess << 28) }.frame());
+        world.one(0, ack(40_002, "R", guess << 28).frame());
+        world.one(0, Tcp { ack: Some(guess << 28), ..ack(40_002, "", 8) }.frame());
+    }
+    assert_eq!(world.state(40_002), Some(State::Established));
+    // One that was ended by a lucky guess goes on with its client.
+    world.one(0, ack(40_002, "F", 8).frame());
+    world.one(0, ack(40_002, "P", 20).frame());
+    assert_eq!(world.state(40_002), Some(State::Established));
+    // Below what was seen no connection begins anew.
+    world.one(0, ack(40_002, "F", 20).frame());
+    world.one(0, syn(40_002, 5).frame());
+    assert_eq!(world.state(40_002), Some(State::FinWait));
     // A client that begins anew after its FIN gets a new session.
     world.one(0, syn(40_001, 7).frame());
     world.one(0, ack(40_001, "F", 8).frame());
@@ -94,17 +111,14 @@ fn both_ends_hear_of_an_end_by_order() {
     let mut world = dr(1);
     let (_, frame, _) = world.one(0, syn(40_000, 7).frame());
     let at_server: [u8; 6] = frame[..6].try_into().unwrap();
-    world.one(0, ack(40_000, "", 8).frame());
+    world.one(0, Tcp { payload: vec![1; 100], ..ack(40_000, "", 8) }.frame());
     world.plan.services[0].members.iter_mut().for_each(|m| m.admin = admin::DISABLED);
-    let number = world.publisher.generation() + 1;
-    let staged =
-        world.publisher.stage(&world.plan, number, &world.shared.slots, std::time::Duration::from_secs(1)).unwrap();
-    world.publisher.commit(staged);
+    world.put_in_force();
     let out = world.run();
     let mut told: Vec<_> =
         out.iter().map(|(_, f)| (f[..6].to_vec(), checked(f))).map(|(to, p)| (to, p.src, p.seq)).collect();
     told.sort_unstable();
-    let mut expected = vec![(at_server.to_vec(), CLIENT, 8), (mac_of(CLIENT).to_vec(), VIP, 901)];
+    let mut expected = vec![(at_server.to_vec(), CLIENT, 108), (mac_of(CLIENT).to_vec(), VIP, 901)];
     expected.sort_unstable();
     assert_eq!(told, expected, "the server by its own link address, the client with the number it expects");
     world.rest();
@@ -123,18 +137,7 @@ fn an_error_about_the_servers_packet_reaches_the_server() {
         payload: vec![1; 200],
         ..Tcp::default()
     };
-    let quote = told.frame()[14..].to_vec();
-    let mut message = vec![3, 4, 0, 0, 0, 0, 5, 0];
-    message.extend(quote);
-    let sum = internet_checksum(&message);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    let router = ip(10, 0, 0, 1);
-    let mut error = [OUR_MAC.0, mac_of(router)].concat();
-    error.extend([8, 0, 0x45, 0, 0, (20 + message.len()) as u8, 0, 7, 0, 0, 60, 1, 0, 0]);
-    error[16..18].copy_from_slice(&(20 + message.len() as u16).to_be_bytes());
-    error.extend([router.to_be_bytes(), VIP.to_be_bytes()].concat());
-    error.extend(message);
-    fix_ip_checksum(&mut error);
+    let error = icmp_error((3, 4), 1280, &told.frame()[14..], VIP);
     for slot in [0, 1] {
         let (by, got, _) = world.one(slot, error.clone());
         assert_eq!((by, as_it_was(&error, &got)), (0, frame[..6].try_into().unwrap()));

@@ -7,9 +7,6 @@ use packet::V4;
 use shm_layout::counters::DropReason;
 use world::*;
 
-/// A router between us and the servers, and one before the clients.
-const ROUTER: u32 = ip(10, 0, 0, 1);
-
 /// An error from [`ROUTER`] about `frame` as we sent it: type, code, the word behind the checksum, how much is quoted.
 #[derive(Clone, Copy)]
 struct Report {
@@ -23,18 +20,7 @@ const FRAGMENTATION_NEEDED: Report = Report { kind: (3, 4), word: 1400, quoted: 
 impl Report {
     fn frame(self, about: &[u8], to: u32) -> Vec<u8> {
         let quote = &about[14..about.len().min(self.quoted.saturating_add(14))];
-        let mut message = vec![self.kind.0, self.kind.1, 0, 0];
-        message.extend(self.word.to_be_bytes());
-        message.extend(quote);
-        let sum = internet_checksum(&message);
-        message[2..4].copy_from_slice(&sum.to_be_bytes());
-        let total = 20 + message.len() as u16;
-        let mut frame = [OUR_MAC.0, mac_of(ROUTER)].concat();
-        frame.extend([8, 0, 0x45, 0xc0, (total >> 8) as u8, total as u8, 0, 7, 0, 0, 60, 1, 0, 0]);
-        frame.extend([ROUTER.to_be_bytes(), to.to_be_bytes()].concat());
-        frame.extend(message);
-        fix_ip_checksum(&mut frame);
-        frame
+        icmp_error(self.kind, self.word, quote, to)
     }
 
     /// The error about `sent`, which was forwarded as `seen`, comes out as one about `sent`.

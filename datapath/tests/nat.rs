@@ -85,6 +85,21 @@ fn one_client_port_has_one_session_with_a_server() {
     world.rest();
 }
 
+/// Nor by another slot.
+#[test]
+fn one_client_port_has_one_session_with_a_server_on_all_slots() {
+    let mut world = nat(2);
+    world.plan.services[0].members.truncate(1);
+    let only = world.plan.services[0].members[0].clone();
+    let members = vec![shm_layout::publish::MemberPlan { id: 9, ..only }];
+    world.plan.services.push(ServicePlan { index: 2, id: 3, port: 81, members, ..world.plan.services[0].clone() });
+    world.publish();
+    world.one(0, syn(40_000, 7).frame());
+    assert!(world.deliver(1, Tcp { to: (VIP, 81), ..syn(40_000, 7) }.frame()).is_empty());
+    assert_eq!(world.dropped(DropReason::NoPort), 1);
+    world.rest();
+}
+
 #[test]
 fn both_ends_of_a_session_that_is_ended_hear_it_from_whom_they_know() {
     let mut world = nat(1);
@@ -94,10 +109,7 @@ fn both_ends_of_a_session_that_is_ended_hear_it_from_whom_they_know() {
     world.one(0, answer.frame());
     world.one(0, Tcp { from: (CLIENT, 40_000), seq: 8, ack: Some(901), ..Tcp::default() }.frame());
     world.plan.services[0].members.iter_mut().for_each(|m| m.admin = admin::DISABLED);
-    let number = world.publisher.generation() + 1;
-    let staged =
-        world.publisher.stage(&world.plan, number, &world.shared.slots, std::time::Duration::from_secs(1)).unwrap();
-    world.publisher.commit(staged);
+    world.put_in_force();
     let mut told: Vec<_> = world.run().iter().map(|(_, frame)| checked(frame)).map(|p| (p.src, p.dst, p.seq)).collect();
     told.sort_unstable();
     let mut expected = vec![(CLIENT, seen.dst, 8), (VIP, CLIENT, 901)];

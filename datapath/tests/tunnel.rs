@@ -121,15 +121,7 @@ fn an_error_about_the_servers_packet_reaches_it_wrapped() {
     let ([_, to], ..) = unwrapped(&world.deliver(0, syn(40_000, 7).frame()).remove(0).1);
     let told =
         Tcp { from: (VIP, 80), to: (CLIENT, 40_000), seq: 5, ack: Some(8), payload: vec![1; 90], ..Tcp::default() };
-    let mut message = vec![3, 4, 0, 0, 0, 0, 5, 0];
-    message.extend(&told.frame()[14..]);
-    let sum = internet_checksum(&message);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    let mut error = [OUR_MAC.0, mac_of(ip(10, 0, 0, 1))].concat();
-    error.extend([8, 0, 0x45, 0, 0, (20 + message.len()) as u8, 0, 7, 0, 0, 60, 1, 0, 0]);
-    error.extend([ip(10, 0, 0, 1).to_be_bytes(), VIP.to_be_bytes()].concat());
-    error.extend(message);
-    fix_ip_checksum(&mut error);
+    let error = icmp_error((3, 4), 1280, &told.frame()[14..], VIP);
     let ([_, dst], _, inner) = unwrapped(&world.deliver(0, error.clone()).remove(0).1);
     assert_eq!((dst, inner), (to, one_hop_on(&error)));
     world.rest();
@@ -141,10 +133,7 @@ fn the_client_hears_of_an_end_by_order() {
     world.deliver(0, syn(40_000, 7).frame());
     world.deliver(0, Tcp { from: (CLIENT, 40_000), seq: 8, ack: Some(901), ..Tcp::default() }.frame());
     world.plan.services[0].members.iter_mut().for_each(|m| m.admin = admin::DISABLED);
-    let number = world.publisher.generation() + 1;
-    let staged =
-        world.publisher.stage(&world.plan, number, &world.shared.slots, std::time::Duration::from_secs(1)).unwrap();
-    world.publisher.commit(staged);
+    world.put_in_force();
     let told: Vec<_> = world.run().iter().map(|(_, f)| checked(f)).map(|p| (p.src, p.dst, p.seq)).collect();
     assert_eq!(told, [(VIP, CLIENT, 901)]);
     world.rest();

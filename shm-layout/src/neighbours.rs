@@ -19,6 +19,14 @@ pub const fn ip4(address: u32) -> Ip {
     [0, 0xffff_0000_0000 | address as u64]
 }
 
+/// The IPv4 address that [`ip4`] was made of; `None`: an IPv6 one.
+#[inline]
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
+pub const fn as_v4(ip: Ip) -> Option<u32> {
+    if ip[0] == 0 && ip[1] >> 32 == 0xffff { Some(ip[1] as u32) } else { None }
+}
+
 /// The address in std's type.
 #[must_use]
 pub fn to_std(ip: Ip) -> std::net::IpAddr {

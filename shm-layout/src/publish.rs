@@ -461,7 +461,9 @@ impl Publisher {
         block.head.locals.store(u32::try_from(plan.locals.len()).unwrap_or(0), Relaxed);
         let ends = |m: &MemberPlan| matches!(m.admin, admin::DISABLED | admin::REMOVED_NOW);
         let sweep = plan.services.iter().any(|s| s.members.iter().any(ends));
-        let nat = plan.services.iter().any(|s| s.mode == mode::NAT);
+        // Once set it stays: sessions outlive the mode of their service.
+        let before = self.tables.current().map_or(0, |g| self.tables.directory(g).head.flags.load(Relaxed));
+        let nat = before & directory_flag::NAT != 0 || plan.services.iter().any(|s| s.mode == mode::NAT);
         let flags = [(sweep, directory_flag::SWEEP), (nat, directory_flag::NAT)];
         block.head.flags.store(flags.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(), Relaxed);
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

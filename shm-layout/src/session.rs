@@ -2,7 +2,7 @@
 
 use crate::limits::BUCKET_KEYS;
 use crate::row;
-use crate::sync::{AtomicU8, AtomicU16, AtomicU32};
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
 /// An IPv4 session.
 ///
@@ -55,6 +55,26 @@ row!(SessionRow, size 64, align 64,
     client_ip @ 0, vip @ 4, client_port @ 8, vip_port @ 10, local_ip @ 12, server_ip @ 16, local_port @ 20,
     server_port @ 22, last_seen @ 24, state @ 28, flags @ 29, hop @ 30, hop_tag @ 34,
     server_id @ 36, link @ 40, isn_shift @ 44, end @ 48, ack @ 56);
+
+impl SessionRow {
+    fn is_direct(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag::DIRECT != 0 // Relaxed, here and below: see the row's writer.
+    }
+
+    /// What is added to the client's numbers; 0 where nothing is translated.
+    #[inline]
+    #[must_use]
+    pub fn shift(&self) -> u32 {
+        if self.is_direct() { 0 } else { self.isn_shift.load(Ordering::Relaxed) }
+    }
+
+    /// Whom the client's packets are sent to: the server side's address, but where that is the VIP ([`flag::DIRECT`]).
+    #[inline]
+    #[must_use]
+    pub fn real_server(&self) -> u32 {
+        if self.is_direct() { &self.isn_shift } else { &self.server_ip }.load(Ordering::Relaxed)
+    }
+}
 
 /// Bits of [`SessionRow::flags`].
 pub mod flag {

@@ -1,11 +1,15 @@
 //! Promises that several tests and the demo check.
 
+use std::path::Path;
 use std::time::Duration;
 
+use crate::conf::VIP;
 use crate::error::ensure;
 use crate::lbctl::Lbctl;
 use crate::load::LoadReport;
+use crate::netns::{Netns, run};
 use crate::rig::Rig;
+use crate::servers::BIG;
 use crate::views::Stats;
 use crate::wait;
 use crate::{Error, Result};
@@ -18,6 +22,20 @@ pub fn all_answered(what: &str, report: &LoadReport) -> Result<()> {
     ensure(report.ok == report.requested && report.failed == 0 && report.requested > 0, || {
         format!("{what}: {} of {} answered; failures: {:?}", report.ok, report.requested, report.errors)
     })
+}
+
+/// `client` downloads nginx's file `/files/big` from the VIP within `seconds`, byte for byte.
+///
+/// # Errors
+/// curl's, or that they differ.
+pub fn download_is_whole(rig: &Rig, client: &Netns, seconds: u32) -> Result<()> {
+    let output = rig.folder.join("downloaded");
+    let mut curl = client.command("curl");
+    curl.args(["-sS", "--max-time", &seconds.to_string(), &format!("http://{VIP}/files/big"), "-o"]).arg(&output);
+    run(&mut curl)?;
+    let read = |path: &Path| std::fs::read(path).map_err(Error::file("read", path));
+    let (there, sent) = (read(&output)?, read(&rig.folder.join("nginx-s1/files/big"))?);
+    ensure(there.len() == BIG && there == sent, || format!("the download differs: {} bytes", there.len()))
 }
 
 /// Each of `servers` answered its equal share, within `percent` of that share.

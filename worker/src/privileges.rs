@@ -191,7 +191,7 @@ pub fn give_up(tables: &Path) -> Result<(), PrivilegeError> {
     privileges::give_up(&[])
 }
 
-/// Once all threads serve: [`ALLOWED`] and nothing else. A kernel that cannot filter is told to the log and served on:
+/// Once all threads serve: the calls allowed and nothing else. A kernel that cannot filter is told to the log and served on:
 /// packets first.
 pub fn confine() {
     match privileges::confine(ALLOWED, FATAL) {

@@ -12,11 +12,11 @@ use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use bench::appliance::{Appliance, FOLDER};
+use bench::appliance::Appliance;
+use bench::clock;
 use bench::options::Options;
 use bench::spread::{Busy, Spread};
-use bench::wire::Wire;
-use bench::{clock, sandbox};
+use bench::wire::{self, Wire};
 use shm_layout::counters::Flow;
 
 /// Flows.
@@ -24,16 +24,7 @@ const FLOWS: u64 = 1024;
 const ROUND: Duration = Duration::from_millis(250);
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let options = Options::of(&words);
-    if !options.inside {
-        std::process::exit(sandbox::whole(&words));
-    }
-    if let Err(error) = run(&options) {
-        eprintln!("error: {error}");
-        dpdk::exit_now(1);
-    }
-    dpdk::exit_now(0);
+    wire::main(run);
 }
 
 /// Rounds of one worker.
@@ -54,10 +45,7 @@ struct Figures {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    sandbox::enter();
-    std::fs::create_dir_all(FOLDER).map_err(|error| error.to_string())?;
-    clock::pin(options.other());
-    let mut wire = Wire::start(&options.memif("server"), options.other());
+    let mut wire = Wire::within(options)?;
     let client = options.memif("client");
     let cycle = clock::cycle_ns(options.cpu);
     let mut measure = |worker: &Path, reflecting: bool| {

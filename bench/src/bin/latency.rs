@@ -10,11 +10,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bench::appliance::{Appliance, FOLDER};
+use bench::appliance::Appliance;
 use bench::options::Options;
 use bench::spread::{Busy, Spread};
-use bench::wire::{Taker, Wire, stamp};
-use bench::{clock, sandbox};
+use bench::wire::{self, Taker, Wire, stamp};
 
 /// Flows.
 const FLOWS: u64 = 1024;
@@ -33,16 +32,7 @@ const FEW: u64 = 1000;
 const IN_FLIGHT: u64 = 512;
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let options = Options::of(&words);
-    if !options.inside {
-        std::process::exit(sandbox::whole(&words));
-    }
-    if let Err(error) = run(&options) {
-        eprintln!("error: {error}");
-        dpdk::exit_now(1);
-    }
-    dpdk::exit_now(0);
+    wire::main(run);
 }
 
 /// Times of frames, in steps of 1/32 of a power of two: no figure is off by more than 3 %.
@@ -145,10 +135,7 @@ struct Figures {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    sandbox::enter();
-    std::fs::create_dir_all(FOLDER).map_err(|error| error.to_string())?;
-    clock::pin(options.other());
-    let mut wire = Wire::start(&options.memif("server"), options.other());
+    let mut wire = Wire::within(options)?;
     let client = options.memif("client");
     let mut capacity = None;
     let mut measure = |worker: &Path, reflecting: bool| {

@@ -28,6 +28,11 @@ fn vip(c: &mut Checker<'_>, i: usize, ip: IpAddr) {
             said.push(("a gateway".to_owned(), Some(format!("port[{n}].gateways[{k}]"))));
         }
         for (k, net) in port.addresses.iter().enumerate() {
+            if net.address == ip && port.kernel.is_some() {
+                let what =
+                    format!("the address of kernel interface \"{}\"", port.kernel.as_ref().map_or("", |k| k.as_str()));
+                said.push((what, Some(format!("port[{n}].addresses[{k}]"))));
+            }
             let ends = net.count() > 2 && ip.is_ipv4() && (net.first() == ip || net.last() == ip);
             if ends {
                 let network = net.network();

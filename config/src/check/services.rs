@@ -170,6 +170,11 @@ fn servers(c: &mut Checker<'_>, i: usize, s: &Service) {
             continue;
         }
         let ip = rs.address.ip();
+        if s.mode == Mode::Dr && reachable && c.config.connected(ip).is_none() {
+            let message =
+                format!("server {ip} is on no port's network: in mode dr a router would send it back to the VIP");
+            c.say(Diagnostic::new(codes::BAD_ADDRESS, path(), message).hint("mode = \"tunnel\" reaches it"));
+        }
         if reachable && !next_hop(c, ip) {
             let message = format!("server {ip} lies in no network of a port, and no port has a gateway");
             c.say(Diagnostic::new(codes::NO_NEXT_HOP, path(), message).hint("its sessions would go nowhere"));

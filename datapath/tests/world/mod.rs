@@ -189,11 +189,16 @@ impl World {
 
     /// Publishes the plan; all slots have seen it afterwards.
     pub fn publish(&mut self) {
+        self.put_in_force();
+        self.run();
+    }
+
+    /// Publishes the plan; the slots see it when they run.
+    pub fn put_in_force(&mut self) {
         let number = self.publisher.generation() + 1;
         let slots = &self.shared.slots;
         let staged = self.publisher.stage(&self.plan, number, slots, Duration::from_secs(1)).unwrap();
         self.publisher.commit(staged);
-        self.run();
     }
 
     /// Polls every slot until nothing moves; checks the law after every poll. Returns what the port took, by slot.
@@ -417,6 +422,25 @@ pub fn ping(from: u32, to: u32) -> Vec<u8> {
     let link = PacketBuilder::ethernet2(mac_of(from), OUR_MAC.0);
     let net = link.ipv4(from.to_be_bytes(), to.to_be_bytes(), 64);
     net.icmpv4_echo_request(1, 2).write(&mut frame, b"ping").unwrap();
+    frame
+}
+
+/// A router between us and clients or servers.
+pub const ROUTER: u32 = ip(10, 0, 0, 1);
+
+/// An ICMP error from [`ROUTER`]: type and code, the word behind the checksum, what is quoted from the IP header on.
+pub fn icmp_error(kind: (u8, u8), word: u32, quote: &[u8], to: u32) -> Vec<u8> {
+    let mut message = vec![kind.0, kind.1, 0, 0];
+    message.extend(word.to_be_bytes());
+    message.extend(quote);
+    let sum = internet_checksum(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let [high, low] = (20 + message.len() as u16).to_be_bytes();
+    let mut frame = [OUR_MAC.0, mac_of(ROUTER)].concat();
+    frame.extend([8, 0, 0x45, 0xc0, high, low, 0, 7, 0, 0, 60, 1, 0, 0]);
+    frame.extend([ROUTER.to_be_bytes(), to.to_be_bytes()].concat());
+    frame.extend(message);
+    fix_ip_checksum(&mut frame);
     frame
 }
 

@@ -24,6 +24,14 @@ pub enum HolderError {
         /// The lock.
         path: PathBuf,
     },
+    /// The port has another MAC than its kernel interface.
+    #[error(
+        "port {port} keeps its own MAC, but its kernel interface has the configured one: nothing would come back to it; hint: mac = the NIC's own"
+    )]
+    KernelMac {
+        /// Its name.
+        port: String,
+    },
     /// Workers of a dead holder forward on.
     #[error(
         "worker process {pid} (zone {zone}, slot {slot}) of an earlier lb-primary still forwards: starting now would break it; hint: stop the workers first, or `systemctl restart lb.target`"

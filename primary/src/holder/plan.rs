@@ -197,9 +197,9 @@ impl HolderPlan {
 /// port's.
 fn kernel_interface(port: &config::Port, index: u32, mac: Option<[u8; 6]>, wrong: &mut Vec<String>) -> Option<String> {
     let interface = port.kernel.as_ref()?.as_str();
-    if interface.contains([',', '=']) {
+    if interface.contains([',', '=', '%']) {
         wrong.push(format!(
-            "error: port {}: kernel interface \"{interface}\" cannot be made\nhelp: a name without \",\" and \"=\"",
+            "error: port {}: kernel interface \"{interface}\" cannot be made\nhelp: a name without \",\", \"=\" and \"%\"",
             port.name
         ));
     }

@@ -40,6 +40,7 @@ pub fn killed(ctx: &mut Ctx) -> Result<()> {
     kill_holder(&mut rig)?;
     let end = Instant::now() + HOLD;
     forget_neighbours(&rig)?;
+    missed(&rig, true)?;
     answers(&mut rig)?;
     health_goes_on(ctx, &mut rig)?;
     forget_neighbours(&rig)?;
@@ -67,6 +68,15 @@ fn forget_neighbours(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
+/// Do the lists say that there is no holder, in time, if and only if there is none?
+fn missed(rig: &Rig, missed: bool) -> Result<()> {
+    let lbctl = rig.lbctl()?;
+    claims::eventually(&format!("missing the holder: {missed}"), Duration::from_secs(5), || {
+        let degraded = lbctl.degraded()?;
+        ensure(degraded.contains("no primary") == missed, || format!("lbctl says {degraded:?}"))
+    })
+}
+
 /// What users and operators ask, asked without a holder.
 fn answers(rig: &mut Rig) -> Result<()> {
     let lbctl = rig.lbctl()?;
@@ -74,10 +84,6 @@ fn answers(rig: &mut Rig) -> Result<()> {
     ensure(states == ["serving", "serving"], || format!("worker list says {states:?}"))?;
     let ports = lbctl.ports()?;
     ensure(ports.len() == 1 && ports[0].rx_packets > 0, || format!("port list says {ports:?}"))?;
-    claims::eventually("that the holder is missed", Duration::from_secs(5), || {
-        let degraded = lbctl.degraded()?;
-        ensure(degraded.contains("no primary"), || format!("lbctl says {degraded:?}"))
-    })?;
     rig.wait_all_up(Duration::from_secs(5))?;
     run(rig.client.command("ping").args(["-c", "2", "-i", "0.2", "-W", "2", VIP]))?;
     rig.appliance.expect_alive()
@@ -208,10 +214,11 @@ pub fn stopped(ctx: &mut Ctx) -> Result<()> {
     signal(&rig, Signal::SIGSTOP);
     let end = Instant::now() + HOLD;
     forget_neighbours(&rig)?;
+    missed(&rig, true)?;
     answers(&mut rig)?;
     sleep(end.saturating_duration_since(Instant::now()));
     signal(&rig, Signal::SIGCONT);
-    sleep(Duration::from_secs(2));
+    missed(&rig, false)?;
     answers(&mut rig)?;
     let report = heavy.finish(&rig)?;
     report.notes().iter().for_each(|note| ctx.note(note));

@@ -3,7 +3,7 @@
 use tests::conf::VIP;
 use tests::error::ensure;
 use tests::netns::{Netns, run, wire};
-use tests::servers::{BIG, STREAM_PORT};
+use tests::servers::STREAM_PORT;
 use tests::{Result, Rig, claims};
 
 use crate::Ctx;
@@ -21,15 +21,8 @@ pub fn path_mtu(ctx: &mut Ctx) -> Result<()> {
     rig.appliance.conf.gateways = vec![ROUTER.into()];
     rig.start()?;
     let far = far_client(&rig)?;
-    let output = rig.folder.join("downloaded");
-    for round in 0..3 {
-        let mut curl = far.command("curl");
-        curl.args(["-sS", "--max-time", "15", &format!("http://{VIP}/files/big"), "-o"]).arg(&output);
-        run(&mut curl)?;
-        let there = std::fs::read(&output).map_err(tests::Error::file("read", &output))?;
-        let sent = rig.folder.join("nginx-s1/files/big");
-        let sent = std::fs::read(&sent).map_err(tests::Error::file("read", &sent))?;
-        ensure(there.len() == BIG && there == sent, || format!("download {round} differs: {} bytes", there.len()))?;
+    for _ in 0..3 {
+        claims::download_is_whole(&rig, &far, 15)?;
     }
     // A server that has learned it has learned it of the path to the local address: that is where its packets go.
     let learned = rig.servers.iter().filter(|host| {

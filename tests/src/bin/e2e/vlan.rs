@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use tests::conf::VIP;
 use tests::daemon::Daemon;
-use tests::error::ensure;
 use tests::load::LoadReport;
 use tests::netns::run;
-use tests::servers::BIG;
 use tests::{Result, claims};
 
 use crate::Ctx;
@@ -39,16 +37,7 @@ pub fn tagged_port(ctx: &mut Ctx) -> Result<()> {
     claims::all_answered("http", &http)?;
     let udp: LoadReport = rig.load("udp-load", &["--target", &dns, "--queries", "1000"])?.report(LIMIT)?;
     claims::all_answered("udp", &udp)?;
-    let output = rig.folder.join("downloaded");
-    run(rig
-        .client
-        .command("curl")
-        .args(["-sS", "--max-time", "30", &format!("http://{VIP}/files/big"), "-o"])
-        .arg(&output))?;
-    let there = std::fs::read(&output).map_err(tests::Error::file("read", &output))?;
-    let sent = rig.folder.join("nginx-s1/files/big");
-    let sent = std::fs::read(&sent).map_err(tests::Error::file("read", &sent))?;
-    ensure(there.len() == BIG && there == sent, || format!("the download differs: {} bytes", there.len()))?;
+    claims::download_is_whole(&rig, &rig.client, 30)?;
     claims::law_holds(&rig.lbctl()?.stats()?)?;
     relay.expect_alive()?;
     relay.stop(Duration::from_secs(5))?;
