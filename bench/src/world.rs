@@ -8,7 +8,9 @@ use shm_layout::board::Board;
 use shm_layout::clock;
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
-use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{Published, PublishedGeometry, protocol};
 use shm_layout::secrets;
 use shm_layout::slot::{Slot, SlotGeometry};
@@ -79,6 +81,7 @@ pub fn tables(flows: u64, mac: Mac, device: u16, cpu: u16) -> Shared {
         neighbours,
         board: Board::anonymous(SERVERS.into(), 8).unwrap(),
         secrets: secrets::anonymous().unwrap(),
+        persistence: None,
         slots: vec![slot],
     }
 }
@@ -98,6 +101,7 @@ fn plan() -> Plan {
         max_sessions: 0,
         check_interval_ms: 0,
         timeouts: [TIMEOUT_MS; 10],
+        hashing: Hashing::default(),
         name: "dns".into(),
         members: (0..SERVERS).map(member).collect(),
     };

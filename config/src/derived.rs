@@ -224,6 +224,8 @@ impl Service {
             tunnel: None,
             scheduler: Scheduler::Rr,
             persistence: Millis::new(0),
+            persistence_prefix: None,
+            hash_key: None,
             client_address: ClientAddress::None,
             syn_proxy: false,
             max_sessions: 0,
@@ -232,6 +234,15 @@ impl Service {
             health: Health::for_protocol(protocol),
             rs: Vec::new(),
         }
+    }
+}
+
+impl Service {
+    /// Does it choose by hash, always or to begin with?
+    #[must_use]
+    pub const fn hashes(&self) -> bool {
+        let by_hash = matches!(self.scheduler, Scheduler::SourceIp | Scheduler::SourceIpPort | Scheduler::Maglev);
+        by_hash || self.persistence.get() > 0
     }
 }
 
@@ -296,9 +307,16 @@ impl Health {
     }
 }
 
+impl Limits {
+    /// Choice tables take 128 KiB each, and twice that while they change.
+    pub(crate) const fn usual_hash_services() -> u32 {
+        32
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { services: 1024, real_servers: 16384, neighbours: 4096 }
+        Self { services: 1024, real_servers: 16384, neighbours: 4096, hash_services: Self::usual_hash_services() }
     }
 }
 
@@ -315,6 +333,8 @@ pub struct TableSizes {
     pub real_servers: u32,
     /// Next hops.
     pub neighbours: u32,
+    /// Services that choose by hash.
+    pub hash_services: u32,
     /// Ports.
     pub ports: u16,
 }
@@ -347,6 +367,7 @@ impl TableSizes {
             services: config.limits.services,
             real_servers: config.limits.real_servers,
             neighbours: config.limits.neighbours,
+            hash_services: config.limits.hash_services,
             ports: count(config.ports.len()),
         }
     }

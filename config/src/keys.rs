@@ -83,6 +83,7 @@ pub(crate) fn limits(config: &Config) -> Keys {
         ("services", number(l.services)),
         ("real_servers", number(l.real_servers)),
         ("neighbours", number(l.neighbours)),
+        ("hash_services", number(l.hash_services)),
     ]
 }
 
@@ -100,9 +101,10 @@ pub(crate) fn service(s: &Service) -> Keys {
     ];
     push_some(&mut keys, "tunnel", s.tunnel, quoted);
     let (t, h) = (&s.timeouts, &s.health);
+    keys.extend([("scheduler", quoted(s.scheduler)), ("persistence", quoted(s.persistence))]);
+    push_some(&mut keys, "persistence_prefix", s.persistence_prefix, |n| n.to_string());
+    push_some(&mut keys, "hash_key", s.hash_key.as_ref(), quoted);
     keys.extend([
-        ("scheduler", quoted(s.scheduler)),
-        ("persistence", quoted(s.persistence)),
         ("client_address", quoted(s.client_address)),
         ("syn_proxy", s.syn_proxy.to_string()),
         ("max_sessions", number(s.max_sessions)),
@@ -137,5 +139,8 @@ pub(crate) fn real_server(rs: &RealServer) -> Keys {
 
 /// Keys whose value is a number or `true`/`false`: a word given for them in an edit is not put in quotes.
 pub(crate) fn is_plain(key: &str) -> bool {
-    matches!(key, "weight" | "max_sessions" | "syn_proxy" | "health.rise" | "health.fall" | "health.port")
+    matches!(
+        key,
+        "weight" | "max_sessions" | "syn_proxy" | "persistence_prefix" | "health.rise" | "health.fall" | "health.port"
+    )
 }

@@ -114,6 +114,9 @@ pub struct Limits {
     pub real_servers: u32,
     /// Next hops.
     pub neighbours: u32,
+    /// Services that choose by hash: each has a table of its own.
+    #[serde(default = "Limits::usual_hash_services")]
+    pub hash_services: u32,
 }
 
 /// `[[laddr]]`: FullNAT source addresses.
@@ -144,6 +147,12 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// How long a client address keeps its server; 0: not.
     pub persistence: Millis,
+    /// Bits of the client's address that keep a server together; `None`: all.
+    #[serde(default)]
+    pub persistence_prefix: Option<u8>,
+    /// Secret of the choices by hash, the same on all nodes of a cluster; `None`: everybody can tell who is chosen.
+    #[serde(default)]
+    pub hash_key: Option<String>,
     /// How the server learns the client's address.
     pub client_address: ClientAddress,
     /// Whether SYNs are answered by cookie.

@@ -149,6 +149,7 @@ fn limits(walk: &mut Walk, top: &mut Section<'_>) -> Limits {
         limits.services = s.integer(walk, "services", 1..=65_535).unwrap_or(limits.services);
         limits.real_servers = s.integer(walk, "real_servers", 1..=1_000_000).unwrap_or(limits.real_servers);
         limits.neighbours = s.integer(walk, "neighbours", 16..=65_535).unwrap_or(limits.neighbours);
+        limits.hash_services = s.integer(walk, "hash_services", 0..=65_535).unwrap_or(limits.hash_services);
         s.finish(walk);
     }
     limits

@@ -31,6 +31,8 @@ pub(crate) fn service(walk: &mut Walk, mut section: Section<'_>) -> Service {
         tunnel: optional(walk, s, "tunnel", codes::BAD_VALUE, str::parse),
         scheduler: s.word(walk, "scheduler", d.scheduler),
         persistence: s.duration(walk, "persistence").unwrap_or(d.persistence),
+        persistence_prefix: s.integer(walk, "persistence_prefix", 1..=128),
+        hash_key: optional(walk, s, "hash_key", codes::BAD_VALUE, hash_key),
         client_address: s.word(walk, "client_address", d.client_address),
         syn_proxy: s.flag(walk, "syn_proxy", d.syn_proxy),
         max_sessions: s.integer(walk, "max_sessions", 0..=u32::MAX).unwrap_or(d.max_sessions),
@@ -47,6 +49,16 @@ pub(crate) fn service(walk: &mut Walk, mut section: Section<'_>) -> Service {
     };
     section.finish(walk);
     service
+}
+
+/// Long enough not to be guessed, short enough for a line.
+fn hash_key(text: &str) -> Result<String, ValueError> {
+    let wrong = |why: &str| ValueError::new(format!("hash_key {why}")).hint("16 to 64 printable characters");
+    match text.len() {
+        _ if !text.chars().all(|c| c.is_ascii_graphic()) => Err(wrong("has blanks or other than ASCII characters")),
+        16..=64 => Ok(text.to_owned()),
+        length => Err(wrong(&format!("has {length} characters"))),
+    }
 }
 
 fn timeouts(walk: &mut Walk, mut section: Section<'_>) -> Timeouts {

@@ -5,13 +5,11 @@ use std::net::IpAddr;
 use crate::codes;
 use crate::diag::Diagnostic;
 use crate::model::{Config, Service};
-use crate::values::{ClientAddress, HealthKind, Scheduler, Tunnel};
+use crate::values::{ClientAddress, HealthKind, Tunnel};
 
-const SCHEDULERS: &[Scheduler] = &[Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc];
 const CHECKS: &[HealthKind] = &[HealthKind::Tcp, HealthKind::Http, HealthKind::None];
 const CLIENT_ADDRESS: &[ClientAddress] = &[ClientAddress::None];
 const IPV6: bool = false;
-const PERSISTENCE: bool = false;
 const SYN_PROXY: bool = false;
 const PIPELINE: bool = false;
 
@@ -45,10 +43,6 @@ fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) 
     if s.tunnel.is_some_and(|kind| kind != Tunnel::Ipip) {
         say(path("tunnel"), "tunnel \"gue\"".into(), "there is ipip".into());
     }
-    if !SCHEDULERS.contains(&s.scheduler) {
-        let words = SCHEDULERS.iter().map(|m| m.as_str()).collect();
-        say(path("scheduler"), format!("scheduler \"{}\"", s.scheduler), only(words));
-    }
     if !CHECKS.contains(&s.health.kind) {
         let words = CHECKS.iter().map(|m| m.as_str()).collect();
         say(path("health.type"), format!("check type \"{}\"", s.health.kind), only(words));
@@ -56,9 +50,6 @@ fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) 
     if !CLIENT_ADDRESS.contains(&s.client_address) {
         let words = CLIENT_ADDRESS.iter().map(|m| m.as_str()).collect();
         say(path("client_address"), format!("client_address \"{}\"", s.client_address), only(words));
-    }
-    if !PERSISTENCE && s.persistence.get() != 0 {
-        say(path("persistence"), format!("persistence {}", s.persistence), "write persistence = \"0s\"".into());
     }
     if !SYN_PROXY && s.syn_proxy {
         say(path("syn_proxy"), "syn_proxy".into(), "write syn_proxy = false".into());

@@ -321,23 +321,39 @@ fn what_is_not_built_yet_is_refused_honestly() {
         let report = load_text("lb.toml", &GOOD.replacen("mode = \"fullnat\"", &elsewhere, 1), &AllFacts).unwrap_err();
         assert!(report.to_string().contains(&format!("must have the VIP's port 80 in mode {mode}")), "{report}");
     }
-    for scheduler in ["wlc", "source-ip", "source-ip-port", "maglev"] {
-        not_yet("scheduler = \"rr\"", &format!("scheduler = \"{scheduler}\""), "service[0].scheduler");
-    }
     for check in ["https", "udp", "dns", "ping"] {
         not_yet("type = \"tcp\"", &format!("type = \"{check}\""), "service[0].health.type");
     }
-    not_yet("persistence = \"0s\"", "persistence = \"5m\"", "service[0].persistence");
     not_yet("client_address = \"none\"", "client_address = \"toa\"", "service[0].client_address");
     not_yet("syn_proxy = false", "syn_proxy = true", "service[0].syn_proxy");
     not_yet("io_cpus = []", "io_cpus = [3]", "primary.io_cpus");
     not_yet("\"10.0.0.2/24\"", "\"10.0.0.2/24\", \"fd00::2/64\"", "port[0].addresses[1]");
     not_yet("10.1.0.128/30", "fd00::/126", "laddr[1].address");
     not_yet("source = \"\"", "source = \"fd00::9\"", "healthcheck.source");
-    passes("scheduler = \"rr\"", "scheduler = \"lc\"");
-    passes("scheduler = \"rr\"", "scheduler = \"wrr\"");
     // A NAT64 service misses the IPv6 VIP only.
     not_yet("10.0.0.100:80", "[fd00::100]:80", "service[0].vip");
+}
+
+#[test]
+fn choices_by_hash() {
+    for scheduler in ["rr", "wrr", "lc", "wlc", "source-ip", "source-ip-port", "maglev"] {
+        passes("scheduler = \"rr\"", &format!("scheduler = \"{scheduler}\""));
+    }
+    let with = |keys: &str| format!("persistence = \"5m\"\n{keys}");
+    let zero = "persistence = \"0s\"";
+    passes(zero, &with("persistence_prefix = 24\nhash_key = \"0123456789abcdef\""));
+    refused(zero, "persistence = \"500ms\"", codes::OUT_OF_RANGE, "service[0].persistence");
+    refused(zero, &with("persistence_prefix = 33"), codes::BAD_VALUE, "service[0].persistence_prefix");
+    refused(zero, &with("persistence_prefix = 0"), codes::OUT_OF_RANGE, "service[0].persistence_prefix");
+    refused(zero, &with("hash_key = \"short\""), codes::BAD_VALUE, "service[0].hash_key");
+    refused(zero, &with("hash_key = \"with blanks in between\""), codes::BAD_VALUE, "service[0].hash_key");
+    // Each service that chooses by hash has a table.
+    let limits =
+        |text: &str| GOOD.replacen("services = 10", "services = 10\nhash_services = 1", 1).replacen(zero, text, 1);
+    assert_eq!(load_text("lb.toml", &limits(&with("")), &AllFacts).err().map(|e| e.to_string()), None);
+    let two = limits(&with("")).replacen("name = \"dns\"", "name = \"dns\"\nscheduler = \"maglev\"", 1);
+    let report = load_text("lb.toml", &two, &AllFacts).unwrap_err().to_string();
+    assert!(report.contains("limits.hash_services") && report.contains("raise limits.hash_services to 2"), "{report}");
 }
 
 /// A machine whose kernel has one address of its own.

@@ -84,7 +84,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                     kernel: port.2.map(|k| k.parse().unwrap()),
                 }],
                 healthcheck: Healthcheck { source: source.map(Into::into) },
-                limits: Limits { services: limits.0, real_servers: limits.1, neighbours: 16 },
+                limits: Limits { services: limits.0, real_servers: limits.1, neighbours: 16, hash_services: 4 },
                 laddrs: vec![Laddr {
                     port: "net0".parse().unwrap(),
                     address: "10.0.0.128/30".parse().unwrap(),

@@ -14,7 +14,7 @@ use shm_layout::session::State;
 use crate::burst::Flight;
 use crate::io::Io;
 use crate::runner::{Origin, SlotRunner};
-use crate::schedule::Unschedulable;
+use crate::schedule::{Client, Unschedulable};
 use crate::session::{CreateError, Direction, Key, Local, New};
 
 impl SlotRunner {
@@ -135,7 +135,8 @@ impl SlotRunner {
         if self.full(service, service_index) {
             return Err(DropReason::ServiceFull);
         }
-        let member = self.schedulers.pick(&self.shared, generation, service_index, service, self.now_ms);
+        let client = Client { ip: ip4(packet.src), port: packet.sport };
+        let member = self.schedulers.pick(&self.shared, generation, service_index, service, &client, self.now_ms);
         let member = member.map_err(|error| match error {
             Unschedulable::NoServer => DropReason::NoServer,
             Unschedulable::Damaged => DropReason::BadRecord,

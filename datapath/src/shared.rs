@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use arch::HashKey;
 use shm_layout::board::Board;
 use shm_layout::neighbours::{Hop, Ip, Neighbours};
+use shm_layout::persistence::Persistence;
 use shm_layout::published::{PortRow, Published};
 use shm_layout::secrets::{self, Secrets};
 use shm_layout::slot::Slot;
@@ -20,6 +21,8 @@ pub struct Shared {
     pub board: Board,
     /// Keys.
     pub secrets: Secrets,
+    /// Which servers clients had; `None`: tables of layout 1.0.
+    pub persistence: Option<Persistence>,
     /// All slots: the own ones are written, the others read.
     pub slots: Vec<Slot>,
 }

@@ -11,6 +11,7 @@ pub fn table_bytes(sizes: TableSizes) -> u64 {
         servers: sizes.real_servers.into(),
         services: sizes.services.into(),
         neighbours: sizes.neighbours.into(),
+        choices: sizes.hash_services * 2,
     };
     geometry.bytes()
 }

@@ -76,12 +76,18 @@ pub struct Settings {
     /// fullnat
     #[arg(long)]
     mode: Option<String>,
-    /// rr, wrr or lc
+    /// rr, wrr, lc, wlc, source-ip, source-ip-port or maglev
     #[arg(long)]
     scheduler: Option<String>,
     /// How long a client address keeps its server, such as 5m
     #[arg(long, value_name = "DURATION")]
     persistence: Option<String>,
+    /// Bits of the client address that keep a server together, such as 24
+    #[arg(long, value_name = "BITS")]
+    persistence_prefix: Option<String>,
+    /// Secret of the choices by hash, the same on all nodes of a cluster
+    #[arg(long, value_name = "TEXT")]
+    hash_key: Option<String>,
     /// How the server learns the client's address
     #[arg(long, value_name = "HOW")]
     client_address: Option<String>,
@@ -119,6 +125,8 @@ impl Settings {
             ("tunnel", self.tunnel),
             ("scheduler", self.scheduler),
             ("persistence", self.persistence),
+            ("persistence_prefix", self.persistence_prefix),
+            ("hash_key", self.hash_key),
             ("client_address", self.client_address),
             ("syn_proxy", self.syn_proxy),
             ("max_sessions", self.max_sessions),

@@ -1,7 +1,9 @@
 //! Sizes of the tables: which files there are and how many bytes each has. Asked before the tables are made (hugepages a
 //! configuration needs) and when they are found again (are they still those?).
 
+use crate::choice::{self, Choices};
 use crate::neighbours::{self, Neighbours};
+use crate::persistence::{self, Persistence};
 use crate::published::{self, Published, PublishedGeometry};
 use crate::secrets;
 use crate::segment::HUGE_PAGE;
@@ -23,6 +25,8 @@ pub struct Geometry {
     pub services: u64,
     /// Next hops.
     pub neighbours: u64,
+    /// Choice tables: two for each service that may have one, for a change writes the new beside the old.
+    pub choices: u32,
 }
 
 impl Geometry {
@@ -48,6 +52,8 @@ impl Geometry {
     /// Every file with its bytes, rounded to hugepages.
     pub fn files(&self) -> impl Iterator<Item = (String, u64)> {
         let shared = [
+            (choice::FILE.to_owned(), Choices::bytes(self.choices)),
+            (persistence::FILE.to_owned(), Persistence::bytes(self.slots, self.sessions)),
             (secrets::FILE.to_owned(), secrets::BYTES),
             (published::FILE.to_owned(), Published::bytes(self.published())),
             (neighbours::FILE.to_owned(), Neighbours::bytes(self.neighbours)),
@@ -68,8 +74,8 @@ impl std::fmt::Display for Geometry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} slots of {} sessions, {} real servers, {} services, {} neighbours",
-            self.slots, self.sessions, self.servers, self.services, self.neighbours
+            "{} slots of {} sessions, {} real servers, {} services, {} neighbours, {} choice tables",
+            self.slots, self.sessions, self.servers, self.services, self.neighbours, self.choices
         )
     }
 }
@@ -80,9 +86,10 @@ mod tests {
 
     #[test]
     fn the_sum_is_that_of_the_files() {
-        let geometry = Geometry { slots: 3, sessions: 100_000, servers: 64, services: 16, neighbours: 1024 };
+        let geometry =
+            Geometry { slots: 3, sessions: 100_000, servers: 64, services: 16, neighbours: 1024, choices: 4 };
         let files: Vec<_> = geometry.files().collect();
-        assert_eq!(files.len(), 3 + 3);
+        assert_eq!(files.len(), 5 + 3);
         assert!(files.iter().all(|(_, bytes)| *bytes > 0 && bytes.is_multiple_of(HUGE_PAGE)));
         assert_eq!(geometry.bytes(), files.iter().map(|(_, bytes)| bytes).sum::<u64>());
         assert_eq!(geometry.slot(2).extensions, 6250);

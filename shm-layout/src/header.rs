@@ -29,6 +29,10 @@ pub enum Kind {
     Secrets = 4,
     /// Health of the real servers.
     Board = 5,
+    /// Choice tables: control writes.
+    Choices = 6,
+    /// Which server a client's prefix has: each slot's owner writes its part.
+    Persistence = 7,
 }
 
 /// Shape: first page of a segment. Writer: its creator, once, checksum last. Readers: all. Units: bytes.
@@ -126,6 +130,9 @@ pub fn layout_version() -> u32 {
 /// resize or reinterpret anything, nor move the parts of a segment: the [`fingerprint`](crate::fingerprint) stays. Tables
 /// keep the version they were made with, and a newer build writes into them nothing that this version does not know. So
 /// it takes over from an older one and gives back to it; tables *made* by the newer one are refused by the older.
+///
+/// **1.1** gave a meaning to: modes `nat`, `dr`, `tunnel` and the flags of directories and sessions that come with them;
+/// schedulers after `lc`, persistence, and the files of both ([`LAYOUT_CHOICES`](crate::limits::LAYOUT_CHOICES)).
 #[must_use]
 pub const fn compatible(own: u32, tables: u32) -> bool {
     tables >> 16 == own >> 16 && tables <= own
@@ -201,6 +208,12 @@ pub fn check(map: &Arc<Mapping>, kind: Kind) -> Result<Params, SegmentError> {
         *to = from.load(Ordering::Relaxed);
     }
     Ok(params)
+}
+
+/// Layout version a segment was made with; its header was checked.
+#[must_use]
+pub fn layout_of(map: &Arc<Mapping>) -> u32 {
+    map.one::<SegmentHeader>(0).map_or(0, |header| header.layout.load(Ordering::Relaxed)) // Relaxed: never changes.
 }
 
 /// "1.0" of 0x0001_0000.

@@ -6,6 +6,8 @@
 //! | [`neighbours`] | hugetlbfs | control → workers |
 //! | [`slot`] (one file each) | hugetlbfs | the slot's owner → successor, other slots (read-only), lbctl |
 //! | [`secrets`] | hugetlbfs, 0600 | holder, once → workers, control |
+//! | [`choice`] | hugetlbfs | control → workers, lbctl |
+//! | [`persistence`] | hugetlbfs | the slots' owners → all slots |
 //! | [`board`] | POSIX shared memory | control (targets), health-checker (results) → all |
 //!
 //! Offsets and indices only: every process maps at its own address. Each segment begins with a [`header`] that is checked
@@ -14,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test data"))]
 
 pub mod board;
+pub mod choice;
 pub mod clock;
 pub mod counters;
 pub mod error;
@@ -25,6 +28,7 @@ pub mod learn;
 pub mod limits;
 pub mod neighbours;
 pub mod owner;
+pub mod persistence;
 pub mod publish;
 pub mod published;
 pub mod ring;

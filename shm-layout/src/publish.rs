@@ -5,6 +5,7 @@
 //! journal is written between them: what can fail has failed before.
 
 mod arena;
+mod choices;
 mod node;
 mod plan;
 mod quorum;
@@ -20,8 +21,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use arena::Arena;
+use choices::{Table, Tables};
 pub use node::{PortPlan, SlotPlan, write_node};
-pub use plan::{LocalPlan, MemberPlan, Plan, ServicePlan, SharedPlan};
+pub use plan::{Hashing, LocalPlan, MemberPlan, Plan, ServicePlan, SharedPlan};
 pub use quorum::{Laggard, control_age_ms, lowest_seen, owner_alive};
 pub use sequence::{STEPS_MAX, smooth};
 
@@ -66,6 +68,14 @@ pub enum PublishError {
         /// Rows free.
         free: u64,
     },
+    /// The tables know nothing of what the service asks for.
+    #[error(
+        "the tables were made by a version that does not know the mode, scheduler or persistence of service {service}; hint: stop the appliance when no session lives, its next start makes them anew"
+    )]
+    Older {
+        /// Name of the service.
+        service: String,
+    },
     /// Generations only go up.
     #[error("generation {number} is not newer than the published {current}")]
     Stale {
@@ -84,6 +94,7 @@ struct Version {
     row: u32,
     members: Range<u32>,
     steps: Range<u32>,
+    table: Option<Arc<Table>>,
 }
 
 /// A generation whose rows are in use.
@@ -116,6 +127,7 @@ pub struct Publisher {
     rows: Arena,
     members: Arena,
     steps: Arena,
+    choices: Tables,
     /// Called between stores: tests die there.
     step: fn(),
 }
@@ -129,6 +141,7 @@ impl Publisher {
             rows: Arena::new(size(tables.services.len())),
             members: Arena::new(size(tables.members.len())),
             steps: Arena::new(size(tables.steps.len())),
+            choices: Tables::new(tables.choices.clone()),
             held: VecDeque::new(),
             step: || (),
             tables,
@@ -168,6 +181,7 @@ impl Publisher {
             }
             found.push(held);
         }
+        self.choices.claimed();
         found.sort_by_key(|held| held.number);
         self.held = found.into();
     }
@@ -192,7 +206,8 @@ impl Publisher {
         if !self.steps.claim(&steps) {
             steps = 0..0;
         }
-        Some(Arc::new(Version { plan, row, members, steps }))
+        let table = self.choices.claim(service.choice.load(Relaxed));
+        Some(Arc::new(Version { plan, row, members, steps, table }))
     }
 
     /// Calls `step` between the stores of a generation, so that a test can end the process there.
@@ -254,16 +269,17 @@ impl Publisher {
     fn release(&mut self, held: Held) {
         self.tables.directories[held.directory].head.generation.store(0, Relaxed);
         for version in held.versions {
-            if let Ok(version) = Arc::try_unwrap(version) {
-                self.give(&version);
+            if let Some(version) = Arc::into_inner(version) {
+                self.give(version);
             }
         }
     }
 
-    fn give(&mut self, version: &Version) {
+    fn give(&mut self, version: Version) {
         self.rows.give(version.row..version.row + 1);
-        self.members.give(version.members.clone());
-        self.steps.give(version.steps.clone());
+        self.members.give(version.members);
+        self.steps.give(version.steps);
+        self.choices.give(version.table);
     }
 
     /// Writes `plan` as generation `number` into rows that nobody reads. Waits at most `patience` for workers that read
@@ -333,7 +349,10 @@ impl Publisher {
             let same = |v: &&Arc<Version>| v.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, service) || p == service);
             let version = match now.get(service.index as usize).and_then(Option::as_ref).filter(same) {
                 Some(version) => Ok(Arc::clone(version)),
-                None => self.write_service(service).map(Arc::new).inspect(|_| (self.step)()),
+                None => {
+                    let before = now.get(service.index as usize).and_then(Option::as_deref);
+                    self.write_service(service, before).map(Arc::new).inspect(|_| (self.step)())
+                }
             };
             match version {
                 Ok(version) => held.versions.push(version),
@@ -348,7 +367,7 @@ impl Publisher {
         Ok(held)
     }
 
-    fn write_service(&mut self, plan: &Arc<ServicePlan>) -> Result<Version, PublishError> {
+    fn write_service(&mut self, plan: &Arc<ServicePlan>, before: Option<&Version>) -> Result<Version, PublishError> {
         let full =
             |what, count: usize, arena: &Arena| PublishError::Full { what, count: count as u64, free: arena.free() };
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -370,12 +389,23 @@ impl Publisher {
             self.members.give(members);
             return Err(full("weighted places", sequence.len(), &self.steps));
         };
+        let before = before.and_then(|version| version.plan.as_deref().zip(version.table.as_ref()));
+        let table = match self.choices.of(plan, before) {
+            Ok(table) => table,
+            Err(error) => {
+                self.give(Version { plan: None, row: row.start, members, steps, table: None });
+                return Err(error);
+            }
+        };
         let service = &self.tables.services[row.start as usize];
         plan.store(service);
         service.first_member.store(members.start, Relaxed);
         service.members.store(members.end - members.start, Relaxed);
         service.first_step.store(steps.start, Relaxed);
         service.steps.store(steps.end - steps.start, Relaxed);
+        let (choice, sum) = self.choices.named(table.as_ref());
+        service.choice.store(choice, Relaxed);
+        service.choice_sum.store(sum, Relaxed);
         for (member, at) in plan.members.iter().zip(members.clone()) {
             member.store(&self.tables.members[at as usize], plan);
         }
@@ -383,7 +413,7 @@ impl Publisher {
             self.tables.steps[at as usize].store(*step, Relaxed);
         }
         service.checksum.store(self.tables.service_sum(service), Relaxed);
-        Ok(Version { plan: Some(Arc::clone(plan)), row: row.start, members, steps })
+        Ok(Version { plan: Some(Arc::clone(plan)), row: row.start, members, steps, table })
     }
 
     fn write_directory(&self, held: &Held, plan: &SharedPlan) {

@@ -8,11 +8,12 @@ mod rows;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
+use crate::choice::Choices;
 use crate::error::SegmentError;
 use crate::header::{self, Kind, PARAMS};
-use crate::limits::{DIRECTORIES, MAX_LADDRS, MAX_PORTS, MAX_SLOTS, NONE};
+use crate::limits::{DIRECTORIES, LAYOUT_CHOICES, MAX_LADDRS, MAX_PORTS, MAX_SLOTS, NONE};
 use crate::neighbours::Ip;
 use crate::segment::{Cursor, Mapping, One, Rows};
 
@@ -138,7 +139,12 @@ pub struct Published {
     pub members: Rows<MemberRow>,
     /// Weighted sequences: member places within their service.
     pub steps: Rows<AtomicU32>,
+    /// Choice tables; `None`: the tables are of layout 1.0, and nothing that is new since is written into them.
+    pub choices: Option<Choices>,
 }
+
+/// Choice tables of tables in anonymous memory.
+const ANONYMOUS_CHOICES: u32 = 32;
 
 impl Published {
     /// Bytes of the segment.
@@ -193,7 +199,15 @@ impl Published {
             services: map.rows(services, geometry.service_rows())?,
             members: map.rows(members, geometry.member_rows())?,
             steps: map.rows(steps, geometry.steps())?,
+            choices: None,
         })
+    }
+
+    /// The tables with their choice tables, if they are of a layout that has some.
+    #[must_use]
+    pub fn with(mut self, choices: Option<Choices>) -> Self {
+        self.choices = choices.filter(|_| header::layout_of(self.root.mapping()) >= LAYOUT_CHOICES);
+        self
     }
 
     /// Makes empty tables in `map` (zeroed).
@@ -213,7 +227,8 @@ impl Published {
     /// # Errors
     /// Memory.
     pub fn anonymous(geometry: PublishedGeometry) -> Result<Self, SegmentError> {
-        Self::format(&Mapping::anonymous(Self::bytes(geometry), false)?, geometry)
+        let tables = Self::format(&Mapping::anonymous(Self::bytes(geometry), false)?, geometry)?;
+        Ok(tables.with(Some(Choices::anonymous(ANONYMOUS_CHOICES)?)))
     }
 
     /// Opens the tables below `tables`.
@@ -223,7 +238,8 @@ impl Published {
     pub fn open(tables: &Path, writable: bool) -> Result<Self, SegmentError> {
         let map = Mapping::open(&tables.join(FILE), writable)?;
         let params = header::check(&map, Kind::Published)?;
-        Self::view(&map, PublishedGeometry { services: params[0], servers: params[1] })
+        let published = Self::view(&map, PublishedGeometry { services: params[0], servers: params[1] })?;
+        Ok(published.with(Choices::open(tables, writable)?))
     }
 
     /// The current generation and its directory; `None` before the first publication.
@@ -280,6 +296,10 @@ impl Published {
             let sums = (service.checksum.load(Ordering::Relaxed), self.service_sum(service));
             if sums.0 != sums.1 {
                 return damaged("checksum of a service", sums.0.into(), sums.1.into());
+            }
+            let sums = (service.choice_sum.load(Ordering::Relaxed), self.choice_sum(service));
+            if sums.0 != sums.1 {
+                return damaged("checksum of a choice table", sums.0.into(), sums.1.into());
             }
         }
         Ok(())
@@ -350,6 +370,22 @@ impl Published {
         let first = service.first_step.load(Ordering::Relaxed) as usize;
         let count = service.steps.load(Ordering::Relaxed) as usize;
         self.steps.get(first..first.saturating_add(count)).unwrap_or(&[])
+    }
+
+    /// Choice table of a service version; `None`: it has none.
+    #[inline]
+    #[must_use]
+    pub fn choice(&self, service: &ServiceRow) -> Option<&[AtomicU16]> {
+        let number = service.choice.load(Ordering::Relaxed).checked_sub(1)?;
+        self.choices.as_ref()?.table(number)
+    }
+
+    /// Checksum of the choice table of a service version; 0: it has none. Not part of [`Self::service_sum`], which slots
+    /// make between packets: a slot checks each place it reads for itself.
+    #[must_use]
+    pub fn choice_sum(&self, service: &ServiceRow) -> u32 {
+        let number = service.choice.load(Ordering::Relaxed).checked_sub(1);
+        number.zip(self.choices.as_ref()).map_or(0, |(number, choices)| choices.sum(number))
     }
 
     /// Member row of a server id; `None`: an orphan's id.

@@ -92,9 +92,9 @@ pub mod flag {
     pub const COUNTED: u8 = 32;
     /// Only the client's packets come by, and only their link changes (mode dr). Local and server side are the client and the
     /// VIP once more, so that nothing is translated and both keys are the connection's own; the real server's address stands
-    /// in `isn_shift`, its port is the VIP's.
+    /// in `isn_shift`, its port is the VIP's. From layout 1.1.
     pub const DIRECT: u8 = 64;
-    /// And they are wrapped into packets to the real server (mode tunnel).
+    /// And they are wrapped into packets to the real server (mode tunnel). From layout 1.1.
     pub const TUNNEL: u8 = 128;
 }
 

@@ -12,6 +12,7 @@ use links::pidfd::Peer;
 use links::{Hello, Link, Role};
 use shm_layout::board::Board;
 use shm_layout::neighbours::Neighbours;
+use shm_layout::persistence::Persistence;
 use shm_layout::published::Published;
 use shm_layout::secrets;
 use shm_layout::slot::Slot;
@@ -51,8 +52,9 @@ pub fn tables(node: &Node) -> Result<Shared, WorkerError> {
     let first = Slot::open(&folder, 0, true)?;
     let others = (1..first.geometry.slots).map(|slot| Slot::open(&folder, slot, true));
     let slots = std::iter::once(Ok(first)).chain(others).collect::<Result<_, _>>()?;
+    let persistence = Persistence::open(&folder, true)?;
     let board = Board::open(&node.board_name(), false)?;
-    Ok(Shared { published, neighbours, board, secrets, slots })
+    Ok(Shared { published, neighbours, board, secrets, persistence, slots })
 }
 
 /// Refuses a damaged generation: who serves goes on with the one it has.

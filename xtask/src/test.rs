@@ -29,10 +29,30 @@ pub fn run(filters: &[&str]) -> Outcome {
 /// A benchmark: name, example of `datapath`, arguments put before the caller's.
 type Bench = (&'static str, &'static str, &'static [&'static str]);
 
+/// Each with few and with many servers; what is not `rr` is told in parts of it.
+const SCHEDULERS: &[&str] = &[
+    "rr/1/10",
+    "wrr/1/10",
+    "lc/1/10",
+    "wlc/1/10",
+    "source-ip/1/10",
+    "source-ip-port/1/10",
+    "maglev/1/10",
+    "persistence/1/10",
+    "rr/1/1000",
+    "wrr/1/1000",
+    "lc/1/1000",
+    "wlc/1/1000",
+    "source-ip/1/1000",
+    "source-ip-port/1/1000",
+    "maglev/1/1000",
+    "persistence/1/1000",
+];
+
 const BENCHES: &[Bench] = &[
     ("packet", "packet", &[]),
     ("session", "session", &[]),
-    ("schedule", "session", &["rr/1/10", "wrr/1/10", "lc/1/10", "rr/1/1000", "wrr/1/1000", "lc/1/1000"]),
+    ("schedule", "session", SCHEDULERS),
     ("services", "session", &["rr/1/10", "rr/10000/10"]),
     ("session-table", "session_table", &[]),
 ];

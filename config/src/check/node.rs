@@ -92,6 +92,13 @@ fn limits(c: &mut Checker<'_>) {
         c.say(Diagnostic::new(codes::TOO_MANY, format!("service[{most}]"), message).hint(hint));
     }
     let servers = c.size.servers;
+    let (hashing, most) =
+        (c.config.services.iter().filter(|s| s.hashes()).count(), c.config.limits.hash_services as usize);
+    if hashing > most {
+        let message = format!("{hashing} services choose by hash or persist, limits.hash_services is {most}");
+        let hint = format!("raise limits.hash_services to {hashing} (needs a restart)");
+        c.say(Diagnostic::new(codes::TOO_MANY, "limits.hash_services", message).hint(hint));
+    }
     let most = c.config.limits.real_servers as usize;
     if servers > most {
         let message = format!("{servers} real servers, limits.real_servers is {most}");

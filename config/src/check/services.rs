@@ -88,6 +88,12 @@ fn durations(c: &mut Checker<'_>, i: usize, s: &Service) {
     if s.persistence.get() != 0 {
         c.within(s.persistence, Millis::secs(1), DAY, || format!("service[{i}].persistence"));
     }
+    let most = if s.vip.is_ipv4() { 32 } else { 128 };
+    if let Some(prefix) = s.persistence_prefix.filter(|prefix| *prefix > most) {
+        let message = format!("persistence_prefix {prefix} is longer than an address of VIP {}", s.vip.ip());
+        let path = format!("service[{i}].persistence_prefix");
+        c.say(Diagnostic::new(codes::BAD_VALUE, path, message).hint(format!("1 to {most}")));
+    }
 }
 
 fn health(c: &mut Checker<'_>, i: usize, s: &Service) {

@@ -9,7 +9,9 @@ use datapath::{Shared, SlotRunner};
 use shm_layout::board::Board;
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
-use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{Published, PublishedGeometry, protocol};
 use shm_layout::secrets::Secrets;
 use shm_layout::segment::Mapping;
@@ -109,6 +111,7 @@ pub fn make(case: Case) -> (Slot, SlotRunner) {
         neighbours,
         board: Board::anonymous(case.servers.max(64), 8).unwrap(),
         secrets: known_secrets(),
+        persistence: None,
         slots: vec![slot.clone()],
     };
     let mut runner = SlotRunner::new(Arc::new(shared), 0, START_NS).unwrap();
@@ -154,6 +157,7 @@ fn publish(published: &Published, udp: bool) {
         max_sessions: 0,
         check_interval_ms: 0,
         timeouts: [TIMEOUT_MS; 10],
+        hashing: Hashing::default(),
         name: "web".into(),
         members: vec![member],
     };

@@ -176,39 +176,52 @@ fn main() {
     if words.is_empty() {
         words.push("rr/1/1000".into());
     }
-    for word in &words {
-        let mut bench = Bench::new(case(word));
-        if count {
+    let mut benches: Vec<Bench> = words.iter().map(|word| Bench::new(case(word))).collect();
+    if count {
+        for bench in &mut benches {
             for _ in 0..rounds {
                 bench.round();
             }
             println!("{}", rounds * BUFFERS);
-            continue;
         }
-        bench.round();
-        let mut parts: [Spread; 3] = Default::default();
-        let mut whole = Spread::default();
-        let busy = spread::Busy::begin();
-        for _ in 0..rounds {
-            let round = bench.round();
-            parts.iter_mut().zip(round).for_each(|(spread, ns)| spread.add(ns));
-            whole.add(round.iter().sum());
+        return;
+    }
+    let mut tallies: Vec<Tally> = words.iter().map(|_| Tally::default()).collect();
+    let busy = spread::Busy::begin();
+    for round in 0..=rounds {
+        // In turn: what slows the machine down for a while slows all of them.
+        for (bench, tally) in benches.iter_mut().zip(&mut tallies) {
+            let parts = bench.round();
+            if round > 0 {
+                tally.parts.iter_mut().zip(parts).for_each(|(spread, ns)| spread.add(ns));
+                tally.whole.add(parts.iter().sum());
+            }
         }
-        let share = busy.share();
-        let [begin, rest, expiry] = &parts;
+    }
+    let share = busy.share();
+    // Round-robin with as many services and servers.
+    let shape = |word: &str| word.split_once('/').map_or("", |(_, rest)| rest).to_owned();
+    let yardstick = |word: &str| {
+        let same = words.iter().position(|w| w.starts_with("rr") && shape(w) == shape(word))?;
+        Some(tallies[same].whole.at(50))
+    };
+    for (word, Tally { whole, parts: [begin, rest, expiry] }) in words.iter().zip(&tallies) {
+        let of_rr = yardstick(word).map(|rr| rr / whole.at(50));
         if json {
             println!(
-                r#"{{"bench":"session","case":"{word}","ns":{},"begin_ns":{},"packets_ns":{},"expiry_ns":{},"cpu_share":{share:.3},"rounds":{rounds}}}"#,
+                r#"{{"bench":"session","case":"{word}","ns":{},"begin_ns":{},"packets_ns":{},"expiry_ns":{},"of_rr":{},"cpu_share":{share:.3},"rounds":{rounds}}}"#,
                 whole.json(),
                 begin.json(),
                 rest.json(),
-                expiry.json()
+                expiry.json(),
+                of_rr.map_or("null".into(), |ratio| format!("{ratio:.3}")),
             );
         } else {
             println!(
-                "{word}: {whole} ns per connection, {:.2} (best {:.2}) million a second; SYN {:.0}, {} more packets {:.0}, expiry {:.0}; CPU share {:.0} %",
+                "{word}: {whole} ns per connection, {:.2} (best {:.2}) million a second{}; SYN {:.0}, {} more packets {:.0}, expiry {:.0}; CPU share {:.0} %",
                 1000.0 / whole.at(50),
                 1000.0 / whole.at(0),
+                of_rr.map_or(String::new(), |ratio| format!(", {ratio:.3} of rr")),
                 begin.at(50),
                 STEPS.len() - 1,
                 rest.at(50),
@@ -219,6 +232,13 @@ fn main() {
     }
 }
 
+/// What a case took, per connection: beginning, the other packets, expiry; all together.
+#[derive(Default)]
+struct Tally {
+    parts: [Spread; 3],
+    whole: Spread,
+}
+
 /// `SCHEDULER[/SERVICES[/SERVERS]]`
 fn case(word: &str) -> Case {
     let mut parts = word.split('/');
@@ -226,9 +246,17 @@ fn case(word: &str) -> Case {
         Some("rr") => scheduler::RR,
         Some("wrr") => scheduler::WRR,
         Some("lc") => scheduler::LC,
-        other => panic!("no scheduler {other:?}; there are rr, wrr, lc"),
+        Some("wlc") => scheduler::WLC,
+        Some("source-ip") => scheduler::SOURCE_IP,
+        Some("source-ip-port") => scheduler::SOURCE_IP_PORT,
+        Some("maglev") => scheduler::MAGLEV,
+        Some("persistence") => scheduler::RR,
+        other => {
+            panic!("no scheduler {other:?}; there are rr wrr lc wlc source-ip source-ip-port maglev, and persistence")
+        }
     };
+    let persistent = word.starts_with("persistence");
     let mut number = |usual: u32| parts.next().map_or(usual, |n| n.parse().expect("SCHEDULER[/SERVICES[/SERVERS]]"));
     let (services, servers) = (number(1), number(1000));
-    Case { services, servers, scheduler }
+    Case { services, servers, scheduler, persistent }
 }

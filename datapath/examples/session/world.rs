@@ -7,7 +7,10 @@ use datapath::{Shared, SlotRunner};
 use shm_layout::board::Board;
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
-use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::persistence::Persistence;
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{Published, PublishedGeometry, protocol};
 use shm_layout::segment::Mapping;
 use shm_layout::slot::{Slot, SlotGeometry};
@@ -29,6 +32,8 @@ pub struct Case {
     pub servers: u32,
     /// [`shm_layout::published::scheduler`]
     pub scheduler: u8,
+    /// Clients keep their servers.
+    pub persistent: bool,
 }
 
 /// Virtual address of service `n`.
@@ -70,6 +75,7 @@ pub fn make(case: Case) -> SlotRunner {
     let row = learner.row(ip4(GATEWAY), 0).unwrap();
     learner.confirm(row, GATEWAY_MAC, START_NS / 1_000_000);
     let board = Board::anonymous(servers, 8).unwrap();
+    let persistence = Persistence::anonymous(1, SESSIONS).unwrap();
     let secrets = shm_layout::secrets::anonymous().unwrap();
     let mut word = 0x0123_4567_89ab_cdef_u64;
     for to in secrets.hash_key.iter().chain(&secrets.isn_key).chain(&secrets.port_key) {
@@ -78,7 +84,7 @@ pub fn make(case: Case) -> SlotRunner {
         word ^= word << 17;
         to.store(word, std::sync::atomic::Ordering::Relaxed);
     }
-    let shared = Shared { published, neighbours, board, secrets, slots: vec![slot] };
+    let shared = Shared { published, neighbours, board, secrets, persistence: Some(persistence), slots: vec![slot] };
     SlotRunner::new(Arc::new(shared), 0, START_NS).unwrap()
 }
 
@@ -100,6 +106,11 @@ fn service(case: Case, n: u32) -> ServicePlan {
         max_sessions: 0,
         check_interval_ms: 0,
         timeouts: [0, 5000, 10_000, 90_000, 30_000, 30_000, 5000, 3000, 1000, 30_000],
+        hashing: Hashing {
+            persistence_ms: if case.persistent { 60_000 } else { 0 },
+            prefix: 128,
+            ..Hashing::default()
+        },
         name: format!("service-{n}"),
         members: (0..case.servers).map(member).collect(),
     }

@@ -83,16 +83,25 @@ impl Schedulers {
         cache.epoch = epoch;
         cache.until_ms = panic.unwrap_or(u64::MAX);
         cache.refreshed_ms = 0; // Least-connection reads the other slots' counts at its next pick.
+        let first = service.first_member.load(Relaxed);
+        fill(&mut self.takes, first, members.len(), members.iter().map(eligible));
+        let takes = self.takes.get(first as usize..).unwrap_or(&[]);
+        let takes = |place: u32| takes.get(place as usize) == Some(&true);
         let steps = shared.published.steps(service);
-        let len = if service.scheduler.load(Relaxed) == scheduler::WRR && !steps.is_empty() {
-            let places = steps.iter().map(|s| s.load(Relaxed));
-            let places = places.filter(|p| members.get(*p as usize).is_some_and(eligible));
-            fill(&mut self.by_step, service.first_step.load(Relaxed), steps.len(), places)
-        } else {
-            let places = (0_u32..).zip(members).filter(|(_, m)| eligible(m)).map(|(place, _)| place);
-            fill(&mut self.by_member, service.first_member.load(Relaxed), members.len(), places)
-        };
-        cache.len = len;
+        let places = steps.iter().map(|s| s.load(Relaxed)).filter(|place| takes(*place));
+        cache.steps = fill(&mut self.by_step, service.first_step.load(Relaxed), steps.len(), places);
+        let placed = (0_u32..).zip(members).map(|(place, member)| (member, place, takes(place)));
+        let places = placed.clone().filter(|(.., takes)| *takes).map(|(_, place, _)| place);
+        cache.len = fill(&mut self.by_member, first, members.len(), places);
+        let least = service.scheduler.load(Relaxed);
+        if matches!(least, scheduler::LC | scheduler::WLC) {
+            let weight = |m: &MemberRow| if least == scheduler::WLC { u32::from(m.weight.load(Relaxed)) } else { 1 };
+            let weighed = placed.map(|(member, _, takes)| (member, takes, weight(member)));
+            let weights = weighed.clone().map(|(_, takes, weight)| if takes { weight } else { 0 });
+            cache.weights = weights.fold(0, u32::saturating_add);
+            cache.newcomers = self.newcomers.look(index, weighed, fresh, now_ms);
+        }
+        let len = if cache.steps > 0 { cache.steps } else { cache.len };
         if fresh && len > 0 {
             // Slots begin at different places, or all would send their first session to the same server.
             cache.cursor = u32::try_from(slot).unwrap_or(0) % len;
@@ -102,7 +111,7 @@ impl Schedulers {
 }
 
 /// Writes `places` into the service's own range of a mirror array; returns how many.
-fn fill(mirror: &mut [u32], first: u32, room: usize, places: impl Iterator<Item = u32>) -> u32 {
+fn fill<T>(mirror: &mut [T], first: u32, room: usize, places: impl Iterator<Item = T>) -> u32 {
     let first = first as usize;
     let Some(range) = mirror.get_mut(first..first.saturating_add(room)) else { return 0 };
     let mut len = 0;

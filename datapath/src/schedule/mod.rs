@@ -1,18 +1,31 @@
 //! Choosing a real server. Each slot decides alone, at the cost of an array read; what it needs is cached per service and
 //! made anew only when the service, or the health of any server, changed.
+//!
+//! | scheduler | file | what slots know of each other |
+//! |---|---|---|
+//! | `rr`, `wrr` | here | nothing: each goes round from a place of its own |
+//! | `lc`, `wlc` | `least.rs`, `warm.rs` | sessions, as of the last few picks |
+//! | `source-ip`, `source-ip-port`, `maglev` | `hash.rs` | nothing: all read one table |
+//! | persistence | `persistence.rs` | whom each has sent where |
 
 mod eligible;
+mod hash;
 mod least;
+mod persistence;
+mod warm;
 
 pub use eligible::{Health, pool_panic_until};
+pub use hash::Client;
 
 use std::sync::atomic::Ordering::Relaxed; // Published rows do not change; counts are statistics of other slots.
 
 use shm_layout::board::LastKnown;
 use shm_layout::limits::NONE;
-use shm_layout::published::{Generation, MemberRow, ServiceRow, scheduler};
+use shm_layout::published::{Generation, MemberRow, ServiceRow, scheduler, service_flag};
 
 use crate::shared::Shared;
+use persistence::Memory;
+use warm::Newcomers;
 
 /// What a slot remembers of a service. Shape: one line.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +42,13 @@ struct Cache {
     until_ms: u64,
     /// Places in use of the eligible list.
     len: u32,
+    /// Places in use of the eligible steps.
+    steps: u32,
     /// Next place.
     cursor: u32,
+    /// Least-connection: servers that have just come, and the weights of all eligible ones together.
+    newcomers: u32,
+    weights: u32,
     /// Least-connection: the member whose counts in other slots were read last, and when.
     refreshed: u32,
     refreshed_ms: u64,
@@ -43,7 +61,10 @@ const EMPTY: Cache = Cache {
     epoch: u64::MAX,
     until_ms: 0,
     len: 0,
+    steps: 0,
     cursor: 0,
+    newcomers: 0,
+    weights: 0,
     refreshed: 0,
     refreshed_ms: 0,
 };
@@ -53,14 +74,18 @@ const EMPTY: Cache = Cache {
 pub struct Schedulers {
     slot: usize,
     caches: Vec<Cache>,
-    /// Eligible member places, at the service's own range of the member arena (rr, lc).
+    /// Eligible member places, at the service's own range of the member arena.
     by_member: Vec<u32>,
-    /// Eligible steps, at the service's own range of the step arena (wrr).
+    /// Eligible steps, at the service's own range of the step arena (wrr, wlc).
     by_step: Vec<u32>,
+    /// Which members of the arena are eligible (choices by hash).
+    takes: Vec<bool>,
     /// Sessions other slots have at each member of the arena (lc).
     elsewhere: Vec<u32>,
     /// Health as this slot saw it last.
     known: LastKnown,
+    newcomers: Newcomers,
+    memory: Memory,
     random: u64,
 }
 
@@ -82,8 +107,11 @@ impl Schedulers {
             caches: vec![EMPTY; shared.published.directories.first().map_or(0, |d| d.services.len())],
             by_member: vec![0; shared.published.members.len()],
             by_step: vec![0; shared.published.steps.len()],
+            takes: vec![false; shared.published.members.len()],
             elsewhere: vec![0; shared.published.members.len()],
             known: LastKnown::new(shared.board.cells.len()),
+            newcomers: Newcomers::new(shared.board.cells.len()),
+            memory: Memory::new(shared, slot),
             random: seed | 1,
         }
     }
@@ -98,6 +126,7 @@ impl Schedulers {
         generation: Generation,
         index: u32,
         service: &'a ServiceRow,
+        client: &Client,
         now_ms: u64,
     ) -> Result<&'a MemberRow, Unschedulable> {
         self.refresh(shared, generation, index, service, now_ms)?;
@@ -106,13 +135,19 @@ impl Schedulers {
             return Err(Unschedulable::NoServer);
         };
         let place = match service.scheduler.load(Relaxed) {
-            scheduler::LC => self.least(shared, service, members, index, now_ms),
-            scheduler::WRR if service.steps.load(Relaxed) > 0 => {
-                let at = service.first_step.load(Relaxed) + next(cache);
+            _ if service.flags.load(Relaxed) & service_flag::PERSISTENT != 0 => {
+                self.kept(shared, generation, index, service, client, now_ms)
+            }
+            scheduler::LC | scheduler::WLC => self.least(shared, service, members, index, now_ms),
+            scheduler::WRR if cache.steps > 0 => {
+                let at = service.first_step.load(Relaxed) + next(&mut cache.cursor, cache.steps);
                 self.by_step.get(at as usize).copied()
             }
+            scheduler::SOURCE_IP | scheduler::SOURCE_IP_PORT | scheduler::MAGLEV => {
+                self.by_hash(shared, index, service, client.hash(service))
+            }
             _ => {
-                let at = service.first_member.load(Relaxed) + next(cache);
+                let at = service.first_member.load(Relaxed) + next(&mut cache.cursor, cache.len);
                 self.by_member.get(at as usize).copied()
             }
         };
@@ -161,8 +196,8 @@ impl Schedulers {
 }
 
 /// Advances a round-robin cursor.
-fn next(cache: &mut Cache) -> u32 {
-    let at = if cache.cursor < cache.len { cache.cursor } else { 0 };
-    cache.cursor = at + 1;
+fn next(cursor: &mut u32, len: u32) -> u32 {
+    let at = if *cursor < len { *cursor } else { 0 };
+    *cursor = at + 1;
     at
 }

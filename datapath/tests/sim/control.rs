@@ -47,7 +47,9 @@ impl Control {
             10..=12 => self.set_admin(world, rng, which, admin::ENABLED, now_ms),
             13 => {
                 let service = &mut world.plan.services[which];
-                service.scheduler = *rng.pick(&[scheduler::RR, scheduler::WRR, scheduler::LC]);
+                service.scheduler = rng.below(u64::from(scheduler::MAGLEV) + 1) as u8;
+                service.hashing.persistence_ms = *rng.pick(&[0, 0, 3000]);
+                service.hashing.prefix = 126;
                 service.flags = *rng.pick(&[0, service_flag::PANIC]);
             }
             14 => world.plan.services[which].max_sessions = *rng.pick(&[0, 0, 0, 20, 500]),

@@ -16,7 +16,10 @@ use shm_layout::board::Board;
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
-use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::persistence::Persistence;
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{Published, PublishedGeometry, admin, mode, protocol, scheduler, service_flag};
 use shm_layout::secrets::Secrets;
 use shm_layout::session::{SessionRow, State, flag};
@@ -75,6 +78,7 @@ pub fn service(proto: u8, port: u16, members: Vec<MemberPlan>) -> ServicePlan {
         max_sessions: 0,
         check_interval_ms: 2000,
         timeouts: [0, 5000, 10_000, 90_000, 30_000, 30_000, 5000, 3000, 1000, 30_000],
+        hashing: Hashing::default(),
         name: format!("service-{port}"),
         members,
     }
@@ -147,6 +151,7 @@ impl World {
             neighbours: neighbours.clone(),
             board: Board::anonymous(64, 8).unwrap(),
             secrets: known_secrets(),
+            persistence: Some(Persistence::anonymous(slots, sessions).unwrap()),
             slots: tables,
         };
         let locals = vec![LocalPlan { ip: ip4(LOCAL), port: 0, low: 1024, high: 65_535, flags: 0 }];

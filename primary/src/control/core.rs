@@ -152,7 +152,7 @@ impl Core {
                 .map_err(|e| ApiError::new(Code::Refused, e.to_string()))?;
         }
         let mut planner = Planner::default();
-        let plan = planner.plan(&register)?;
+        let plan = planner.plan(&register);
         let skeleton = Config { services: Vec::new(), ..config };
         if let Some(trial) = entry.as_ref().filter(|_| !unchanged).and_then(|e| e.unconfirmed.as_ref()) {
             log::warn!("generation {} was not confirmed yet; the changed file takes its place", trial.applied);
@@ -307,7 +307,7 @@ impl Core {
     }
 
     fn put_in_force(&mut self, entry: Entry) -> Result<u64, ApiError> {
-        let plan = self.planner.plan(&entry.register)?;
+        let plan = self.planner.plan(&entry.register);
         self.alive();
         step(PUBLISH);
         let staged = self.publisher.stage(&plan, entry.generation, &self.tables.slots, PATIENCE).map_err(refusal)?;
@@ -460,6 +460,7 @@ fn refusal(error: PublishError) -> ApiError {
     let kind = match error {
         PublishError::Held { .. } => Code::Busy,
         PublishError::Limit { .. } | PublishError::Full { .. } => Code::Refused,
+        PublishError::Older { .. } => Code::NeedsRestart,
         PublishError::Stale { .. } => Code::Failed,
     };
     ApiError::new(kind, error.to_string())

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use config::{Admin, Config, HealthKind, Mode, Panic, Scheduler, Service};
-use control_api::{ApiError, Code};
 use shm_layout::neighbours::from_std;
-use shm_layout::publish::{LocalPlan, MemberPlan, PortPlan, ServicePlan, SharedPlan, SlotPlan};
+use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, PortPlan, ServicePlan, SharedPlan, SlotPlan};
 use shm_layout::published::{admin, local_flag, mode, port_flag, scheduler, service_flag};
 use shm_layout::session::{State, TIMEOUTS};
 
@@ -18,16 +17,13 @@ pub struct Planner(Vec<Option<(Arc<ServiceEntry>, Arc<ServicePlan>)>>);
 
 impl Planner {
     /// What `register` comes to.
-    ///
-    /// # Errors
-    /// A mode or scheduler that the datapath does not have yet.
-    pub fn plan(&mut self, register: &Register) -> Result<SharedPlan, ApiError> {
+    pub fn plan(&mut self, register: &Register) -> SharedPlan {
         let mut planned = Vec::new();
         let mut services = Vec::with_capacity(register.services.len());
         for entry in &register.services {
             let place = entry.index as usize;
             let before = self.0.get(place).and_then(Option::as_ref).filter(|(of, _)| Arc::ptr_eq(of, entry));
-            let plan = before.map_or_else(|| service(entry).map(Arc::new), |(_, plan)| Ok(Arc::clone(plan)))?;
+            let plan = before.map_or_else(|| Arc::new(service(entry)), |(_, plan)| Arc::clone(plan));
             if planned.len() <= place {
                 planned.resize(place + 1, None);
             }
@@ -35,7 +31,7 @@ impl Planner {
             services.push(plan);
         }
         self.0 = planned;
-        Ok(SharedPlan { services, locals: locals(register) })
+        SharedPlan { services, locals: locals(register) }
     }
 }
 
@@ -50,13 +46,8 @@ fn locals(register: &Register) -> Vec<LocalPlan> {
     register.locals.iter().map(local).collect()
 }
 
-fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
+fn service(entry: &ServiceEntry) -> ServicePlan {
     let service = &entry.service;
-    let not_yet = |key: &str, value: String| {
-        ApiError::new(Code::Refused, format!("{key} = \"{value}\" is not in this version"))
-            .code(config::codes::NOT_YET)
-            .path(format!("service {}: {key}", service.name))
-    };
     let mode = match service.mode {
         Mode::FullNat => mode::FULLNAT,
         Mode::Nat => mode::NAT,
@@ -67,10 +58,13 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
         Scheduler::Rr => scheduler::RR,
         Scheduler::Wrr => scheduler::WRR,
         Scheduler::Lc => scheduler::LC,
-        other => return Err(not_yet("scheduler", other.to_string())),
+        Scheduler::Wlc => scheduler::WLC,
+        Scheduler::SourceIp => scheduler::SOURCE_IP,
+        Scheduler::SourceIpPort => scheduler::SOURCE_IP_PORT,
+        Scheduler::Maglev => scheduler::MAGLEV,
     };
     let panic = if service.panic == Panic::On { service_flag::PANIC } else { 0 };
-    Ok(ServicePlan {
+    ServicePlan {
         index: entry.index,
         id: entry.id,
         vip: from_std(service.vip.ip()),
@@ -82,9 +76,22 @@ fn service(entry: &ServiceEntry) -> Result<ServicePlan, ApiError> {
         max_sessions: service.max_sessions,
         check_interval_ms: if service.health.kind == HealthKind::None { 0 } else { service.health.interval.get() },
         timeouts: timeouts(service),
+        hashing: hashing(service),
         name: service.name.to_string(),
         members: entry.servers.iter().map(member).collect(),
-    })
+    }
+}
+
+/// What its choices by hash follow: the configuration alone, so that all nodes of a cluster choose alike.
+fn hashing(service: &Service) -> Hashing {
+    let v4 = service.vip.is_ipv4();
+    let prefix = u32::from(service.persistence_prefix.unwrap_or(if v4 { 32 } else { 128 }));
+    let halves = |key: u128| [key & u128::from(u64::MAX), key >> 64].map(|half| u64::try_from(half).unwrap_or(0));
+    Hashing {
+        key: service.hash_key.as_ref().map_or([0, 0], |text| halves(config::fnv128(text.as_bytes()))),
+        persistence_ms: service.persistence.get(),
+        prefix: if service.persistence.get() == 0 { 0 } else { prefix + if v4 { 96 } else { 0 } },
+    }
 }
 
 fn member(entry: &ServerEntry) -> MemberPlan {
@@ -180,7 +187,7 @@ mod tests {
         config.services[0].rs[1].admin = Admin::Drain;
         let (counts, none) = (Fake::default(), EndNow::default());
         let register = Register::default().next(&config, None, &none, &counts).unwrap();
-        let published = Planner::default().plan(&register).unwrap();
+        let published = Planner::default().plan(&register);
         assert_eq!(
             published.services[0].members.iter().map(|m| m.admin).collect::<Vec<_>>(),
             [admin::ENABLED, admin::DRAIN]
@@ -189,11 +196,11 @@ mod tests {
         assert_eq!(published.locals.len(), 4);
         config.services[0].rs.remove(0);
         let register = register.next(&config, None, &none, &counts).unwrap();
-        assert_eq!(Planner::default().plan(&register).unwrap().services[0].members[1].admin, admin::REMOVED);
+        assert_eq!(Planner::default().plan(&register).services[0].members[1].admin, admin::REMOVED);
         let end = EndNow { what: Some((config.services[0].name.to_string(), None)) };
         let gone = config.services.remove(0);
         let register = register.next(&config, None, &end, &counts).unwrap();
-        let published = Planner::default().plan(&register).unwrap();
+        let published = Planner::default().plan(&register);
         let service = published.services.iter().find(|s| s.name == gone.name.as_str()).unwrap();
         assert!(service.flags & service_flag::REMOVED != 0);
         assert!(service.members.iter().all(|m| m.admin == admin::REMOVED_NOW));

@@ -12,6 +12,7 @@ pub fn of(sizes: TableSizes) -> Geometry {
         servers: sizes.real_servers.into(),
         services: sizes.services.into(),
         neighbours: sizes.neighbours.into(),
+        choices: sizes.hash_services * 2,
     }
 }
 

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use shm_layout::SegmentError;
+use shm_layout::choice::{self, Choices};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::geometry::Geometry;
 use shm_layout::header;
+use shm_layout::limits::LAYOUT_CHOICES;
 use shm_layout::neighbours::Neighbours;
+use shm_layout::persistence::{self, Persistence};
 use shm_layout::published::Published;
 use shm_layout::secrets;
 use shm_layout::segment::Mapping;
@@ -58,6 +61,14 @@ impl Segments {
         make(shm_layout::published::FILE, Published::bytes(wanted.published()), MODE, &|map| {
             Published::format(map, wanted.published()).map(drop)
         })?;
+        if published_layout(&folder)? >= LAYOUT_CHOICES {
+            make(choice::FILE, Choices::bytes(wanted.choices), MODE, &|map| {
+                Choices::format(map, wanted.choices).map(drop)
+            })?;
+            make(persistence::FILE, Persistence::bytes(wanted.slots, wanted.sessions), MODE, &|map| {
+                Persistence::format(map, wanted.slots, wanted.sessions).map(drop)
+            })?;
+        }
         make(shm_layout::neighbours::FILE, Neighbours::bytes(wanted.neighbours), MODE, &|map| {
             Neighbours::format(map, wanted.neighbours).map(drop)
         })?;
@@ -109,9 +120,18 @@ impl Segments {
 
 /// Tables of other sizes go if no session lives in them.
 fn keep_or_clear(plan: &HolderPlan, folder: &Path) -> Result<(), HolderError> {
-    let (found, sessions) = survey(folder)?;
+    let (found, sessions) = survey(folder, plan.geometry)?;
     if found == Some(plan.geometry) {
-        return Ok(());
+        // Nothing in the choice tables outlives a start: control writes them anew.
+        let kept = Choices::open(folder, false)?.is_none_or(|choices| choices.count() == plan.geometry.choices);
+        if !kept {
+            let path = folder.join(choice::FILE);
+            fs::remove_file(&path).map_err(HolderError::file("remove", path))?;
+        }
+        // Without sessions tables of an older layout need not stay.
+        if sessions > 0 || published_layout(folder)? >= header::layout_version() {
+            return Ok(());
+        }
     }
     if sessions > 0 {
         return Err(HolderError::Geometry {
@@ -134,8 +154,8 @@ fn keep_or_clear(plan: &HolderPlan, folder: &Path) -> Result<(), HolderError> {
     Ok(())
 }
 
-/// Sizes and sessions of the tables that are there; no sizes: none, or a set that a killed start left half made.
-fn survey(folder: &Path) -> Result<(Option<Geometry>, u64), HolderError> {
+/// Sizes (of the choice tables, those wanted) and sessions of the tables that are there; no sizes: none, or a set that a killed start left half made.
+fn survey(folder: &Path, wanted: Geometry) -> Result<(Option<Geometry>, u64), HolderError> {
     let open = |name: &str, kind| match Mapping::open(&folder.join(name), false) {
         Ok(map) => header::check(&map, kind).map(Some),
         Err(SegmentError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -164,8 +184,16 @@ fn survey(folder: &Path) -> Result<(Option<Geometry>, u64), HolderError> {
         services: published[0],
         // The row count includes row 0, "none".
         neighbours: neighbours[0].saturating_sub(1),
+        choices: wanted.choices,
     };
     Ok((Some(geometry), sessions))
+}
+
+/// Layout version of the published tables.
+fn published_layout(folder: &Path) -> Result<u32, HolderError> {
+    let map = Mapping::open(&folder.join(shm_layout::published::FILE), false)?;
+    header::check(&map, header::Kind::Published)?;
+    Ok(header::layout_of(&map))
 }
 
 /// Makes a file that is not there: reserved, filled, then named, so that nobody sees half of it.

@@ -136,7 +136,7 @@ fn tables_outlive_a_start_and_other_sizes_are_refused_while_sessions_live() {
     first.published.root.current.store(5 << 8, Relaxed);
     let key = first.rss_key;
     drop(first);
-    assert_eq!(std::fs::read_dir(plan.tables_dir()).unwrap().count(), 3 + 3);
+    assert_eq!(std::fs::read_dir(plan.tables_dir()).unwrap().count(), 5 + 3);
 
     let again = Segments::open(&plan).unwrap();
     assert_eq!(again.slots[1].table.active.load(Relaxed), 7);
@@ -152,6 +152,48 @@ fn tables_outlive_a_start_and_other_sizes_are_refused_while_sessions_live() {
     let grown = Segments::open(&more).unwrap();
     assert_eq!(grown.slots.len(), 4);
     assert_eq!(grown.rss_key, key, "keys are made once per boot");
+}
+
+/// Makes a file one of layout 1.0.
+fn age(path: &Path) {
+    const CHECKSUM: usize = 176;
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[8..12].copy_from_slice(&0x0001_0000_u32.to_le_bytes());
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let rest = (16..CHECKSUM).chain(CHECKSUM + 8..4096).step_by(8).map(word);
+    let sum = shm_layout::header::checksum([word(0), word(8).rotate_left(32)].into_iter().chain(rest));
+    bytes[CHECKSUM..CHECKSUM + 8].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn tables_of_the_first_layout_stay_while_sessions_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_in(folder.path(), 2);
+    let segments = Segments::open(&plan).unwrap();
+    assert!(segments.published.choices.as_ref().is_some_and(|choices| choices.count() == 64));
+    let new_files = ["choices", "persistence"].map(|name| plan.tables_dir().join(name));
+    assert!(new_files.iter().all(|file| file.exists()));
+    segments.slots[0].table.active.store(1, Relaxed);
+    drop(segments);
+    for entry in std::fs::read_dir(plan.tables_dir()).unwrap() {
+        age(&entry.unwrap().path());
+    }
+    new_files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    let older = Segments::open(&plan).unwrap();
+    assert!(older.published.choices.is_none() && !new_files[1].exists());
+    older.slots[0].table.active.store(0, Relaxed);
+    drop(older);
+    assert!(Segments::open(&plan).unwrap().published.choices.is_some(), "without sessions they are made anew");
+    // More choice tables: that file alone is made anew, whatever lives.
+    let mut more = plan.clone();
+    more.geometry.choices = 8;
+    let segments = Segments::open(&plan).unwrap();
+    segments.slots[0].table.active.store(1, Relaxed);
+    drop(segments);
+    let segments = Segments::open(&more).unwrap();
+    assert_eq!(segments.published.choices.as_ref().map(|choices| choices.count()), Some(8));
+    assert_eq!(segments.slots[0].table.active.load(Relaxed), 1);
 }
 
 #[test]

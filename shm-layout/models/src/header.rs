@@ -15,6 +15,8 @@ pub enum Kind {
     Neighbours,
     /// Health of the real servers.
     Board,
+    /// Servers of prefixes.
+    Persistence,
 }
 
 /// See the shipped one.

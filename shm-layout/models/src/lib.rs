@@ -41,6 +41,8 @@ pub mod limits;
 pub mod neighbours;
 #[path = "../../src/owner.rs"]
 pub mod owner;
+#[path = "../../src/persistence.rs"]
+pub mod persistence;
 #[path = "../../src/published/rows.rs"]
 pub mod published;
 #[path = "../../src/publish/quorum.rs"]

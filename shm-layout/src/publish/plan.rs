@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::choice::{Key, Share};
 use crate::neighbours::Ip;
-use crate::published::{LocalRow, MemberRow, Published, ServiceRow, load_name, scheduler, store_name};
+use crate::published::{
+    LocalRow, MemberRow, Published, ServiceRow, admin, load_name, mode, scheduler, service_flag, store_name,
+};
 use crate::session::TIMEOUTS;
 
 /// Everything a generation names.
@@ -62,10 +65,23 @@ pub struct ServicePlan {
     pub check_interval_ms: u32,
     /// Timeout per state, ms.
     pub timeouts: [u32; TIMEOUTS],
+    /// Choice by hash, and how long it stays.
+    pub hashing: Hashing,
     /// Name.
     pub name: String,
     /// Real servers, removed ones included.
     pub members: Vec<MemberPlan>,
+}
+
+/// What a service's choices by hash follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hashing {
+    /// Key; `[0, 0]`: none.
+    pub key: Key,
+    /// How long a client's prefix keeps its server, ms; 0: it does not.
+    pub persistence_ms: u32,
+    /// Bits of that prefix (as if IPv6: an IPv4 /24 is 120).
+    pub prefix: u32,
 }
 
 /// A real server. Fields: [`MemberRow`].
@@ -105,10 +121,30 @@ impl ServicePlan {
     /// sessions count as 0.
     #[must_use]
     pub fn weights(&self) -> Option<Vec<u16>> {
-        (self.scheduler == scheduler::WRR).then(|| {
-            let takes = |m: &MemberPlan| m.admin == crate::published::admin::ENABLED;
+        matches!(self.scheduler, scheduler::WRR | scheduler::WLC).then(|| {
+            let takes = |m: &MemberPlan| m.admin == admin::ENABLED;
             self.members.iter().map(|m| if takes(m) { m.weight } else { 0 }).collect()
         })
+    }
+
+    /// Shares of the members in the choice table of the service, in their order; `None`: it needs none. Servers that take
+    /// no sessions keep their places, so that nobody else's client moves for as long as they are configured.
+    pub(super) fn shares(&self) -> Option<Vec<Share>> {
+        let hashes = matches!(self.scheduler, scheduler::SOURCE_IP | scheduler::SOURCE_IP_PORT | scheduler::MAGLEV);
+        let needed = (hashes || self.hashing.persistence_ms > 0) && self.flags & service_flag::REMOVED == 0;
+        let configured = |m: &MemberPlan| !matches!(m.admin, admin::REMOVED | admin::REMOVED_NOW);
+        let share = |m: &MemberPlan| Share {
+            ip: m.ip,
+            port: m.port,
+            protocol: self.protocol,
+            weight: if configured(m) { m.weight } else { 0 },
+        };
+        needed.then(|| self.members.iter().map(share).collect())
+    }
+
+    /// Does the row say what layout 1.0 does not know?
+    pub(super) fn since_1_1(&self) -> bool {
+        self.mode != mode::FULLNAT || self.scheduler > scheduler::LC || self.hashing.persistence_ms > 0
     }
 
     /// Writes the row; its ranges and checksum follow.
@@ -121,10 +157,16 @@ impl ServicePlan {
         row.protocol.store(self.protocol, Relaxed);
         row.mode.store(self.mode, Relaxed);
         row.scheduler.store(self.scheduler, Relaxed);
-        row.flags.store(self.flags, Relaxed);
+        let persistent = if self.hashing.persistence_ms > 0 { service_flag::PERSISTENT } else { 0 };
+        row.flags.store(self.flags | persistent, Relaxed);
         row.max_sessions.store(self.max_sessions, Relaxed);
         row.check_interval_ms.store(self.check_interval_ms, Relaxed);
         for (to, from) in row.timeouts.iter().zip(self.timeouts) {
+            to.store(from, Relaxed);
+        }
+        row.persistence_ms.store(self.hashing.persistence_ms, Relaxed);
+        row.persistence_prefix.store(self.hashing.prefix, Relaxed);
+        for (to, from) in row.choice_key.iter().zip(self.hashing.key) {
             to.store(from, Relaxed);
         }
         store_name(&row.name, &self.name);
@@ -133,7 +175,8 @@ impl ServicePlan {
     /// Reads a service version back; `None` when it is not as its checksum says.
     #[must_use]
     pub fn load(tables: &Published, index: u32, row: &ServiceRow) -> Option<Self> {
-        if row.checksum.load(Relaxed) != tables.service_sum(row) {
+        let sums = (row.checksum.load(Relaxed), row.choice_sum.load(Relaxed));
+        if sums != (tables.service_sum(row), tables.choice_sum(row)) {
             return None;
         }
         let mut timeouts = [0; TIMEOUTS];
@@ -152,10 +195,15 @@ impl ServicePlan {
             protocol: row.protocol.load(Relaxed),
             mode: row.mode.load(Relaxed),
             scheduler: row.scheduler.load(Relaxed),
-            flags: row.flags.load(Relaxed),
+            flags: row.flags.load(Relaxed) & !service_flag::PERSISTENT,
             max_sessions: row.max_sessions.load(Relaxed),
             check_interval_ms: row.check_interval_ms.load(Relaxed),
             timeouts,
+            hashing: Hashing {
+                key: [row.choice_key[0].load(Relaxed), row.choice_key[1].load(Relaxed)],
+                persistence_ms: row.persistence_ms.load(Relaxed),
+                prefix: row.persistence_prefix.load(Relaxed),
+            },
             name: load_name(&row.name),
             members: members.iter().map(MemberPlan::load).collect(),
         })

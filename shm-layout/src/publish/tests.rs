@@ -46,6 +46,7 @@ fn service(index: u32, members: u32, stamp: u32) -> ServicePlan {
         max_sessions: stamp,
         check_interval_ms: 2000,
         timeouts: [1000; TIMEOUTS],
+        hashing: Hashing::default(),
         name: format!("service-{index}"),
         members: (0..members).map(member).collect(),
     }

@@ -174,7 +174,7 @@ row!(SlotRow, size 32, align 32);
 pub mod mode {
     /// Source and destination rewritten.
     pub const FULLNAT: u8 = 0;
-    /// Destination rewritten; the servers reply by way of the appliance.
+    /// Destination rewritten; the servers reply by way of the appliance. From layout 1.1, as all that follow.
     pub const NAT: u8 = 1;
     /// Link addresses rewritten; the servers have the VIP and reply on their own.
     pub const DR: u8 = 2;
@@ -190,6 +190,14 @@ pub mod scheduler {
     pub const WRR: u8 = 1;
     /// Least connections.
     pub const LC: u8 = 2;
+    /// Least connections for its weight. From layout 1.1, as all that follow.
+    pub const WLC: u8 = 3;
+    /// By hash of the client's address.
+    pub const SOURCE_IP: u8 = 4;
+    /// By hash of the client's address and port.
+    pub const SOURCE_IP_PORT: u8 = 5;
+    /// By hash of the whole tuple.
+    pub const MAGLEV: u8 = 6;
 }
 
 /// Administrative states, [`MemberRow::admin`].
@@ -252,14 +260,23 @@ pub struct ServiceRow {
     pub check_interval_ms: AtomicU32,
     /// Timeout per state, ms.
     pub timeouts: [AtomicU32; TIMEOUTS],
-    /// Reserved.
-    pub reserved1: [AtomicU32; 4],
+    /// Choice table + 1; 0: none. From layout 1.1, as all but the name that follows.
+    pub choice: AtomicU32,
+    /// Checksum of the choice table.
+    pub choice_sum: AtomicU32,
+    /// How long a client's prefix keeps its server, ms; 0: it does not.
+    pub persistence_ms: AtomicU32,
+    /// Bits of the client's address that make its prefix (as if IPv6: an IPv4 /24 is 120).
+    pub persistence_prefix: AtomicU32,
     /// Name.
     pub name: Name,
+    /// Key of the choices by hash; 0: none.
+    pub choice_key: [AtomicU64; 2],
     /// Reserved.
-    pub reserved2: [AtomicU64; 6],
+    pub reserved2: [AtomicU64; 4],
 }
-row!(ServiceRow, size 192, align 64, port @ 24, first_member @ 32, timeouts @ 56, name @ 112);
+row!(ServiceRow, size 192, align 64, port @ 24, first_member @ 32, timeouts @ 56, choice @ 96, name @ 112,
+    choice_key @ 144);
 
 impl ServiceRow {
     /// The whole row but its checksum, for the checksum.
@@ -272,8 +289,10 @@ impl ServiceRow {
             pair(&self.steps, &self.max_sessions),
             u64::from(self.check_interval_ms.load(R)),
         ];
-        let longs = self.vip.iter().chain(&self.name).chain(&self.reserved2).map(|w| w.load(R));
-        let shorts = self.timeouts.iter().chain(&self.reserved1).map(|w| u64::from(w.load(R)));
+        let named = self.vip.iter().chain(&self.name);
+        let longs = named.chain(&self.choice_key).chain(&self.reserved2).map(|w| w.load(R));
+        let choices = [&self.choice, &self.choice_sum, &self.persistence_ms, &self.persistence_prefix];
+        let shorts = self.timeouts.iter().chain(choices).map(|w| u64::from(w.load(R)));
         own.into_iter().chain(longs).chain(shorts)
     }
 }
@@ -284,6 +303,8 @@ pub mod service_flag {
     pub const PANIC: u8 = 1;
     /// Deleted: no new sessions, kept until the last session is gone.
     pub const REMOVED: u8 = 2;
+    /// A client's prefix keeps its server. From layout 1.1.
+    pub const PERSISTENT: u8 = 4;
 }
 
 /// A version of a real server within a service version.
@@ -404,7 +425,7 @@ impl DirectoryRow {
 pub mod directory_flag {
     /// Some member is disabled or removed at once: slots sweep their sessions for it.
     pub const SWEEP: u64 = 1;
-    /// Some service keeps its clients' addresses: a reply may be for any address.
+    /// Some service keeps its clients' addresses: a reply may be for any address. From layout 1.1.
     pub const NAT: u64 = 2;
 }
 

@@ -4,8 +4,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use shm_layout::SegmentError;
 use shm_layout::board::{Board, Failure, Probed};
-use shm_layout::limits::RING_FRAME_MAX;
+use shm_layout::choice::{Choices, maglev};
+use shm_layout::limits::{LAYOUT_CHOICES, RING_FRAME_MAX};
 use shm_layout::neighbours::{Neighbours, from_std};
+use shm_layout::persistence::Persistence;
 use shm_layout::publish::{LocalPlan, Plan, Publisher, ServicePlan};
 use shm_layout::published::{Published, load_name};
 use shm_layout::secrets;
@@ -68,6 +70,15 @@ fn published_tables_are_read() {
         let words = [&row.used, &row.port, &row.queue, &row.zone, &row.cpu].map(|w| w.load(Relaxed));
         assert_eq!(words, [1, slot.port, slot.queue, slot.zone, slot.cpu], "{HINT}");
         compare(&version, |v| sample::published_fields(v, &tables));
+        if layout_of_text(&version).unwrap() >= LAYOUT_CHOICES {
+            put(&folder, &version, "choices");
+            assert!(open(&version, Published::open(folder.path(), true)).choices.is_some(), "{HINT}");
+            compare(&version, |v| sample::newer_fields(v, &tables));
+        } else {
+            put(&folder, &layout_text(LAYOUT_VERSION), "choices");
+            let older = open(&version, Published::open(folder.path(), true));
+            assert!(older.choices.is_none(), "what an older version does not know is not written into its tables");
+        }
         // This build's writer goes on where that version's left off.
         let mut publisher = Publisher::attach(tables.clone());
         assert!(publisher.in_force(&sample::plan()), "{HINT}");
@@ -77,6 +88,24 @@ fn published_tables_are_read() {
         publisher.commit(staged);
         open(&version, tables.verify(tables.current().unwrap()));
     }
+}
+
+#[test]
+fn choice_tables_and_persistence_are_read() {
+    for version in ours().into_iter().filter(|v| layout_of_text(v).unwrap() >= LAYOUT_CHOICES) {
+        let folder = Tables::new();
+        put(&folder, &version, "choices");
+        let choices = open(&version, Choices::open(folder.path(), false)).unwrap();
+        let table: Vec<u16> = choices.table(0).unwrap().iter().map(|place| place.load(Relaxed)).collect();
+        assert_eq!((choices.count(), table), (sample::CHOICES, maglev::build(&sample::shares(), [1, 2])), "{HINT}");
+        put(&folder, &version, "persistence");
+        let tables = open(&version, Persistence::open(folder.path(), true)).unwrap();
+        let (key, kept) = sample::KEPT;
+        assert_eq!(tables.bucket(1, key)[2].read(key), Some(kept), "{HINT}");
+    }
+    let nothing = Tables::new();
+    assert!(Choices::open(nothing.path(), false).unwrap().is_none());
+    assert!(Persistence::open(nothing.path(), false).unwrap().is_none());
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use shm_layout::choice::Choices;
 use shm_layout::neighbours::Neighbours;
+use shm_layout::persistence::Persistence;
 use shm_layout::published::{Published, load_name};
 use shm_layout::secrets;
 use shm_layout::slot::Slot;
@@ -15,6 +17,8 @@ fn opens(tables: &Path, name: &str) -> Result<(), shm_layout::SegmentError> {
         "published" => Published::open(tables, true).map(drop),
         "neighbours" => Neighbours::open(tables, true).map(drop),
         "slot-1" => Slot::open(tables, 1, true).map(drop),
+        "choices" => Choices::open(tables, true).map(drop),
+        "persistence" => Persistence::open(tables, true).map(drop),
         _ => secrets::open(tables).map(drop),
     }
 }
@@ -22,7 +26,7 @@ fn opens(tables: &Path, name: &str) -> Result<(), shm_layout::SegmentError> {
 #[test]
 fn every_flipped_bit_of_a_header_is_refused() {
     let version = layout_text(LAYOUT_VERSION);
-    for name in ["published", "neighbours", "slot-1", "secrets"] {
+    for name in ["published", "neighbours", "slot-1", "secrets", "choices", "persistence"] {
         let folder = Tables::new();
         let bytes = of_this_boot(golden(&version, name));
         let file = std::fs::OpenOptions::new().write(true).open(folder.put(name, &bytes)).unwrap();
@@ -42,7 +46,7 @@ fn every_flipped_bit_of_a_header_is_refused() {
 #[test]
 fn every_other_length_is_refused() {
     let version = layout_text(LAYOUT_VERSION);
-    for name in ["published", "neighbours", "slot-1", "secrets"] {
+    for name in ["published", "neighbours", "slot-1", "secrets", "choices", "persistence"] {
         let folder = Tables::new();
         let bytes = of_this_boot(golden(&version, name));
         let whole = bytes.len() as u64;

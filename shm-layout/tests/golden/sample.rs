@@ -5,12 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use shm_layout::board::{Board, BoardHead, Cell, Failure, Probed, ProfileRow, TargetRow, failure};
+use shm_layout::choice::{Choices, Share, maglev};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::header::{self, Kind, PARAMS};
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{NeighbourRow, Neighbours, from_std};
 use shm_layout::owner::{AutopsyRow, OwnerRow};
-use shm_layout::publish::{LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node};
+use shm_layout::persistence::{Kept, Persistence};
+use shm_layout::publish::{
+    Hashing, LocalPlan, MemberPlan, Plan, PortPlan, Publisher, ServicePlan, SlotPlan, write_node,
+};
 use shm_layout::published::{
     LocalRow, MemberRow, PortRow, Published, PublishedGeometry, RootRow, ServiceRow, SlotRow, protocol, scheduler,
 };
@@ -41,13 +45,15 @@ fn anonymous(bytes: u64) -> Map {
 }
 
 /// What each file holds, by name.
-pub fn all() -> [(&'static str, Map); 5] {
+pub fn all() -> [(&'static str, Map); 7] {
     [
         ("published", published()),
         ("neighbours", neighbours()),
         ("slot-1", slot()),
         ("secrets", secrets()),
         ("board", board()),
+        ("choices", choices()),
+        ("persistence", persistence()),
     ]
 }
 
@@ -77,6 +83,7 @@ pub fn plan() -> Plan {
         max_sessions: 5000 + index,
         check_interval_ms: 2000 + index,
         timeouts: std::array::from_fn(|state| 1000 * u32::try_from(state + 1).unwrap() + index),
+        hashing: Hashing::default(),
         name: format!("service-{index}-with-a-name-of-32-by"),
         members: (index * 2..index * 2 + 2).map(member).collect(),
     };
@@ -111,8 +118,40 @@ fn published() -> Map {
     let staged = publisher.stage(&plan(), 41, &[], Duration::ZERO).unwrap();
     publisher.commit(staged);
     published_fields(&mut Visitor::new(false), &tables);
+    newer_fields(&mut Visitor::new(false), &tables);
     map
 }
+
+/// The same with what is new in layout 1.1.
+pub fn newer_fields(v: &mut Visitor, tables: &Published) {
+    fields!(v, ServiceRow, tables.services.last().unwrap(); choice, choice_sum, persistence_ms, persistence_prefix,
+        choice_key);
+}
+
+/// Tables in the file of choice tables.
+pub const CHOICES: u32 = 1;
+
+fn choices() -> Map {
+    let map = anonymous(Choices::bytes(CHOICES));
+    let choices = Choices::format(&map, CHOICES).unwrap();
+    choices.write(0, &maglev::build(&shares(), [1, 2]));
+    map
+}
+
+/// What the table is made of.
+pub fn shares() -> [Share; 2] {
+    [1, 2].map(|weight| Share { ip: ip("192.0.2.21"), port: 8080 + weight, protocol: protocol::TCP, weight })
+}
+
+fn persistence() -> Map {
+    let map = anonymous(Persistence::bytes(2, 0));
+    let tables = Persistence::format(&map, 2, 0).unwrap();
+    tables.bucket(1, KEPT.0)[2].write(KEPT.0, KEPT.1);
+    map
+}
+
+/// A row of the second slot's, with its key.
+pub const KEPT: (u64, Kept) = (0x1234_5678_9abc_def0, Kept { id: 5, tag: 0x0102_0305, made_ms: 1234, until_ms: 5678 });
 
 /// Rows that no generation names, and the words of the root that are not published.
 pub fn published_fields(v: &mut Visitor, tables: &Published) {

@@ -9,6 +9,7 @@ mod board;
 mod counters;
 mod neighbours;
 mod owner;
+mod persistence;
 mod quorum;
 mod ring;
 mod seqlock;

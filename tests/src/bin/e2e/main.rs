@@ -24,6 +24,7 @@ mod random;
 mod restart;
 mod rig_itself;
 mod rolling;
+mod schedulers;
 mod shapes;
 mod supervise;
 mod trial;
@@ -75,6 +76,9 @@ const TESTS: &[Test] = &[
     test("health::board_overwritten", 120, board::overwritten),
     test("changes::under_traffic", 180, changes::under_traffic),
     test("changes::drain_disable_del", 120, changes::drain_disable_del),
+    test("schedulers::changes_move_nobody", 240, schedulers::changes_move_nobody),
+    test("schedulers::equal_after_a_restart", 120, schedulers::equal_after_a_restart),
+    test("schedulers::clients_keep_their_server", 120, schedulers::clients_keep_their_server),
     test("trial::goes_back_unless_confirmed", 120, trial::goes_back_unless_confirmed),
     test("trial::killed_at_every_step", 240, trial::killed_at_every_step),
     test("admin::peer_credentials", 60, admin::peer_credentials),

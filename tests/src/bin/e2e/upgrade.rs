@@ -222,11 +222,11 @@ pub fn other_layouts(ctx: &mut Ctx) -> Result<()> {
     let mut foreign = tests::daemon::Daemon::spawn("foreign", &rig.folder, command, true)?;
     let status = foreign.wait_end(Duration::from_secs(10))?;
     let (told, took) = (foreign.log_text(), begin.elapsed());
-    ensure(status.code() == Some(1) && told.contains("1.0") && told.contains("2.0"), || {
+    ensure(status.code() == Some(1) && told.contains("1.1") && told.contains("2.0"), || {
         format!("a worker of layout 2.0 ended with {status}:\n{told}")
     })?;
     ctx.note(format!("layout 2.0 refused after {} ms", took.as_millis()));
-    for (layout, from, to) in [("1.1", 'a', 'b'), ("1.0", 'b', 'a')] {
+    for (layout, from, to) in [("1.2", 'a', 'b'), ("1.1", 'b', 'a')] {
         rig.appliance.environment = vec![("LB_LAYOUT".into(), layout.into())];
         rig.appliance.start_worker(0, to, &["--take-over"])?;
         if let Some(mut relieved) = rig.appliance.workers.remove(&format!("0{from}")) {
