@@ -49,6 +49,13 @@ pub struct Tables {
     pub targets: Targets,
 }
 
+impl Tables {
+    /// A sign of life between the steps of what takes seconds when everything changes: the holder waits ten.
+    fn alive(&self) {
+        self.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
+    }
+}
+
 /// Control.
 pub struct Core {
     /// The configuration file.
@@ -79,6 +86,8 @@ pub struct Core {
     pub rollback_again_ms: u64,
     /// What the journal had to say about the last change, though it was made.
     pub said: Option<String>,
+    /// The health-checker's targets are those of an earlier generation.
+    targets_due: bool,
     /// When every server was looked at, ms.
     looked_ms: u64,
     /// Has the generation anything that was removed?
@@ -177,7 +186,7 @@ impl Core {
                 (new_entry(generation, author, digest.clone(), skeleton, register, trial), true)
             }
         };
-        if write && publisher.in_force(&plan) && newest == publisher.generation() {
+        if write && publisher.in_force(plan) && newest == publisher.generation() {
             // Same content under another file: remembered, not published again.
             entry.generation = newest;
         }
@@ -188,7 +197,7 @@ impl Core {
         }
         step(OPEN);
         if entry.generation > publisher.generation() {
-            let staged = publisher.stage(&plan, entry.generation, &tables.slots, PATIENCE).map_err(refusal)?;
+            let staged = publisher.stage(plan, entry.generation, &tables.slots, PATIENCE).map_err(refusal)?;
             step(OPEN);
             publisher.commit(staged);
         }
@@ -213,6 +222,7 @@ impl Core {
             locals_asked: None,
             rollback_again_ms: 0,
             said: None,
+            targets_due: false,
             looked_ms: 0,
             removed: (0, false),
             publisher,
@@ -308,9 +318,9 @@ impl Core {
 
     fn put_in_force(&mut self, entry: Entry) -> Result<u64, ApiError> {
         let plan = self.planner.plan(&entry.register);
-        self.alive();
+        self.tables.alive();
         step(PUBLISH);
-        let staged = self.publisher.stage(&plan, entry.generation, &self.tables.slots, PATIENCE).map_err(refusal)?;
+        let staged = self.publisher.stage(plan, entry.generation, &self.tables.slots, PATIENCE).map_err(refusal)?;
         self.alive();
         step(PUBLISH);
         let written = self.journal.write(&entry);
@@ -324,9 +334,10 @@ impl Core {
         let housekeeping = self.entry.housekeeping.then_some(self.entry.generation);
         let before = std::mem::replace(&mut self.entry, entry);
         let difference = before.register.difference(&self.entry.register);
-        if targets::concerned(&difference) {
-            self.tables.targets.write(&self.entry.register, generation);
-        } else {
+        // All of them are written anew, once for what comes together: packets go by this generation already, and he who
+        // asked for it need not wait.
+        self.targets_due |= targets::concerned(&difference);
+        if !self.targets_due {
             self.tables.targets.stay(generation);
         }
         step(PUBLISH);
@@ -343,9 +354,9 @@ impl Core {
         Ok(generation)
     }
 
-    /// A sign of life between the steps of what takes seconds when everything changes: the holder waits ten.
+    /// See [`Tables::alive`].
     pub fn alive(&self) {
-        self.tables.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
+        self.tables.alive();
     }
 
     /// Tells the neighbours' thread whom the configuration names.
@@ -365,6 +376,9 @@ impl Core {
         let now = now_ms();
         self.tables.published.root.control_ms.store(now, Relaxed); // Relaxed: a heartbeat.
         self.watch.sample(&self.tables.slots, now);
+        if std::mem::take(&mut self.targets_due) {
+            self.tables.targets.write(&self.entry.register, self.entry.generation);
+        }
         self.publisher.reclaim(&self.tables.slots);
         self.journal.tend();
         rollback::tend(self, now);
@@ -413,7 +427,9 @@ impl Core {
         let Entry { file_digest, skeleton, unconfirmed, .. } = self.entry.clone();
         let mut entry = new_entry(self.entry.generation + 1, author, file_digest, skeleton, register, unconfirmed);
         entry.housekeeping = true;
-        match self.put_in_force(entry) {
+        let outcome = self.put_in_force(entry);
+        self.said = None; // It is in the log; the next change is not told of it.
+        match outcome {
             Ok(generation) => log::info!("generation {generation}: {dropped} removed servers dropped"),
             Err(error) => log::warn!("removed servers are dropped later: {}", error.message),
         }
