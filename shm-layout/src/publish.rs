@@ -353,15 +353,14 @@ impl Publisher {
         let mut by_index = None;
         let mut versions = Vec::with_capacity(plan.services.len());
         for (place, service) in plan.services.iter().enumerate() {
-            // Mostly the very same as before stands at the same place.
-            let very = |v: &&Arc<Version>| v.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, service));
-            if let Some(version) = in_force.get(place).filter(very) {
-                versions.push(Arc::clone(version));
-                continue;
-            }
-            let by_index = by_index.get_or_insert_with(|| versions_by_index(in_force));
-            let before = by_index.get(&service.index).copied();
-            let version = match before.filter(|v| v.plan.as_ref().is_some_and(|p| p == service)) {
+            let here = in_force.get(place).filter(|v| v.plan.as_ref().is_some_and(|p| p.index == service.index));
+            let before = match here {
+                Some(version) => Some(version),
+                None => by_index.get_or_insert_with(|| versions_by_index(in_force)).get(&service.index).copied(),
+            };
+            let version = match before
+                .filter(|v| v.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, service) || p == service))
+            {
                 Some(version) => Ok(Arc::clone(version)),
                 None => {
                     self.fits(service).and_then(|()| self.write_service(service, before.map(Arc::as_ref))).map(Arc::new)

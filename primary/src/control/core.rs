@@ -33,6 +33,9 @@ use crate::failpoint::{OPEN, PUBLISH, step};
 /// How long a change waits for a worker that reads old generations.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Changes within this time are told together, ms.
+const BEHIND_MS: u64 = 20;
+
 /// Time between two looks at every server, ms.
 const LOOK_MS: u64 = 100;
 
@@ -86,14 +89,40 @@ pub struct Core {
     pub rollback_again_ms: u64,
     /// What the journal had to say about the last change, though it was made.
     pub said: Option<String>,
-    /// The health-checker's targets are those of an earlier generation.
-    targets_due: bool,
+    due: Due,
     /// When every server was looked at, ms.
     looked_ms: u64,
     /// Has the generation anything that was removed?
     removed: (u64, bool),
     publisher: Publisher,
     planner: Planner,
+}
+
+/// What is told of every server anew, behind the answers and once for changes that come together: packets go by the new
+/// generation already.
+#[derive(Debug)]
+struct Due {
+    /// The health-checker's targets are those of an earlier generation.
+    targets: bool,
+    /// The neighbours' thread knows whom an earlier generation names.
+    pins: bool,
+    at_ms: u64,
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        Self { targets: false, pins: false, at_ms: u64::MAX }
+    }
+}
+
+impl Due {
+    fn add(&mut self, [targets, pins]: [bool; 2], now_ms: u64) {
+        self.targets |= targets;
+        self.pins |= pins;
+        if self.targets || self.pins {
+            self.at_ms = self.at_ms.min(now_ms + BEHIND_MS);
+        }
+    }
 }
 
 /// What a change takes from a file.
@@ -222,7 +251,7 @@ impl Core {
             locals_asked: None,
             rollback_again_ms: 0,
             said: None,
-            targets_due: false,
+            due: Due::default(),
             looked_ms: 0,
             removed: (0, false),
             publisher,
@@ -334,16 +363,11 @@ impl Core {
         let housekeeping = self.entry.housekeeping.then_some(self.entry.generation);
         let before = std::mem::replace(&mut self.entry, entry);
         let difference = before.register.difference(&self.entry.register);
-        // All of them are written anew, once for what comes together: packets go by this generation already, and he who
-        // asked for it need not wait.
-        self.targets_due |= targets::concerned(&difference);
-        if !self.targets_due {
+        let due = [targets::concerned(&difference), neighbour::concerned(&difference)];
+        if !self.due.targets && !due[0] {
             self.tables.targets.stay(generation);
         }
-        step(PUBLISH);
-        if neighbour::concerned(&difference) {
-            self.pin_neighbours();
-        }
+        self.due.add(due, now_ms());
         step(PUBLISH);
         let trial = self.entry.unconfirmed.as_ref().map(|trial| [trial.back_to, trial.applied]);
         let needed = [&[generation][..], trial.as_ref().map_or(&[], |t| t)].concat();
@@ -376,8 +400,14 @@ impl Core {
         let now = now_ms();
         self.tables.published.root.control_ms.store(now, Relaxed); // Relaxed: a heartbeat.
         self.watch.sample(&self.tables.slots, now);
-        if std::mem::take(&mut self.targets_due) {
-            self.tables.targets.write(&self.entry.register, self.entry.generation);
+        if now >= self.due.at_ms {
+            let due = std::mem::take(&mut self.due);
+            if due.targets {
+                self.tables.targets.write(&self.entry.register, self.entry.generation);
+            }
+            if due.pins {
+                self.pin_neighbours();
+            }
         }
         self.publisher.reclaim(&self.tables.slots);
         self.journal.tend();

@@ -138,7 +138,7 @@ const SMALL: usize = if cfg!(feature = "failpoints") { 0 } else { 64 << 10 };
 /// A difference longer than this makes the next whole record due, bytes.
 const LONG: usize = 64 << 10;
 /// So many differences to one whole record make the next one due: a damaged base must not take all that is kept with it.
-const MANY: u64 = KEPT as u64 / 4;
+const MANY: u64 = KEPT as u64 / 2;
 
 /// The folder of generations.
 #[derive(Debug)]

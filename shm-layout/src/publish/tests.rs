@@ -102,16 +102,16 @@ fn a_removed_service_yields_its_address() {
 }
 
 /// What packets find in the tables' generation.
-fn found(tables: &Published) -> (Vec<Option<u32>>, Vec<bool>, Vec<Option<(u32, u16)>>, u32, u64) {
+fn found(tables: &Published) -> impl PartialEq + std::fmt::Debug {
     let generation = tables.current().unwrap();
     assert!(tables.verify(generation).is_ok());
     let addresses = || (0..40).map(|n| ip4(0x0a00_0064 + n));
     let server = |id| tables.server(generation, id).map(|m| (m.service.load(Relaxed), m.weight.load(Relaxed)));
     let head = &tables.directory(generation).head;
     (
-        addresses().map(|ip| tables.find_service(generation, ip, 80, protocol::TCP)).collect(),
-        addresses().map(|ip| tables.is_vip(generation, ip)).collect(),
-        (0..64).map(server).collect(),
+        addresses().map(|ip| tables.find_service(generation, ip, 80, protocol::TCP)).collect::<Vec<_>>(),
+        addresses().map(|ip| tables.is_vip(generation, ip)).collect::<Vec<_>>(),
+        (0..64).map(server).collect::<Vec<_>>(),
         head.services.load(Relaxed),
         head.flags.load(Relaxed),
     )
