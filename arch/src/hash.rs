@@ -1,7 +1,7 @@
 //! The keyed hash of the session index: nobody outside can choose tuples that collide.
 
 use crate::vector::Bytes16;
-#[cfg(not(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes")))]
+#[cfg(not(all(target_arch = "x86_64", target_feature = "avx2", target_feature = "aes")))]
 use crate::vector::Order;
 
 /// 256 secret bits. Shape: 32 bytes; made once per boot, shared by all processes.
@@ -56,11 +56,11 @@ pub fn keyed_hash(a: u64, b: u64, key: &HashKey) -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn keyed_hash16(words: Bytes16, key: &HashKey) -> u64 {
-    #[cfg(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2", target_feature = "aes"))]
     {
         aes4(words, key)
     }
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes")))]
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2", target_feature = "aes")))]
     {
         const LAST: Order = Order([8, 9, 10, 11, 12, 13, 14, 15, 0, 0, 0, 0, 0, 0, 0, 0]);
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| key.0[at + i]));
@@ -68,7 +68,7 @@ pub fn keyed_hash16(words: Bytes16, key: &HashKey) -> u64 {
     }
 }
 
-#[cfg(all(target_arch = "x86_64", target_feature = "avx", target_feature = "aes"))]
+#[cfg(all(target_arch = "x86_64", target_feature = "avx2", target_feature = "aes"))]
 #[inline(always)]
 fn aes4(words: Bytes16, key: &HashKey) -> u64 {
     use core::arch::x86_64::{__m128i, _mm_aesenc_si128, _mm_cvtsi128_si64, _mm_load_si128, _mm_xor_si128};

@@ -7,11 +7,11 @@ mod hash;
 mod load;
 mod vector;
 
-use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicU16, AtomicU64};
 
 pub use hash::{HashKey, keyed_hash, keyed_hash16, siphash13};
-pub use load::{load32, load64};
-pub use vector::{Bytes16, Order};
+pub use load::{load8_of_two, load16_of_two, load32, load64};
+pub use vector::{Bytes16, Bytes32, Order, Orders, Twelve};
 
 /// Tags in one bucket of the session index.
 pub const TAGS: usize = 10;
@@ -102,7 +102,7 @@ pub fn match_tags(tags: &[u16; TAGS], tag: u16) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn match_tags_shared(tags: &[AtomicU16; TAGS], tag: u16) -> u32 {
-    #[cfg(all(target_arch = "x86_64", target_feature = "avx"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
     {
         use core::arch::{asm, x86_64::__m128i};
         let (low, high): (__m128i, __m128i);
@@ -116,10 +116,69 @@ pub fn match_tags_shared(tags: &[AtomicU16; TAGS], tag: u16) -> u32 {
         }
         compare(low, high, tag)
     }
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx")))]
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
     {
         use std::sync::atomic::Ordering::Relaxed; // A tag is only a hint: the record it leads to is compared in full.
         tags.iter().enumerate().fold(0, |mask, (i, t)| mask | u32::from(t.load(Relaxed) == tag) << i)
+    }
+}
+
+/// Which of the [`TAGS`] words a row begins with equals `tag`: bits *2i* and *2i + 1* for word *i*. As [`match_tags_shared`],
+/// in half the instructions, since it looks at 32 bytes of the row.
+#[inline(always)]
+#[must_use]
+pub fn match_tags_of_row<T>(row: &T, tag: u16) -> u32 {
+    const { assert!(size_of::<T>() >= 32 && align_of::<T>() == 64, "32 bytes lie in the row, a line of its own") };
+    const ALL: u32 = (1 << (2 * TAGS)) - 1;
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+    {
+        use core::arch::{
+            asm,
+            x86_64::{__m256i, _mm256_movemask_epi8, _mm256_set1_epi16},
+        };
+        let same: __m256i;
+        // SAFETY: reads 32 bytes of `row` (asserted above). Assembly, because the memory is shared: see
+        // `match_tags_shared`. The build has AVX2 (cfg) and `cpu_check` saw it on this CPU.
+        let mask = unsafe {
+            asm!("vpcmpeqw {same}, {tag}, ymmword ptr [{row}]",
+                row = in(reg) std::ptr::from_ref(row), tag = in(ymm_reg) _mm256_set1_epi16(tag.cast_signed()),
+                same = lateout(ymm_reg) same, options(nostack, readonly, pure, preserves_flags));
+            _mm256_movemask_epi8(same)
+        };
+        mask.cast_unsigned() & ALL
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    {
+        let bytes = load::bytes::<0, 32, T>(row);
+        let same = |i: &usize| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]) == tag;
+        (0..TAGS).filter(same).fold(0, |mask, i| mask | 3 << (2 * i)) & ALL
+    }
+}
+
+/// Stores words, each as by a relaxed store, in any order. Of the longer slice the rest stays as it is.
+#[inline(always)]
+pub fn store_words(to: &[AtomicU64], from: &[u64]) {
+    let words = to.len().min(from.len());
+    let ((to, to_rest), (from, from_rest)) = (to[..words].as_chunks::<4>(), from[..words].as_chunks::<4>());
+    for (to, from) in to.iter().zip(from) {
+        #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+        // SAFETY: reads the 32 bytes of `from` and writes those of `to`. Assembly, because the memory is shared: x86 never
+        // tears an aligned word inside such a store (the compiler would not join atomic ones).
+        unsafe {
+            std::arch::asm!("vmovdqu {block}, ymmword ptr [{from}]", "vmovdqu ymmword ptr [{to}], {block}",
+                block = out(ymm_reg) _, from = in(reg) from.as_ptr(), to = in(reg) to.as_ptr(),
+                options(nostack, preserves_flags));
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+        store_each(to, from);
+    }
+    store_each(to_rest, from_rest);
+}
+
+#[inline(always)]
+fn store_each(to: &[AtomicU64], from: &[u64]) {
+    for (to, from) in to.iter().zip(from) {
+        to.store(*from, std::sync::atomic::Ordering::Relaxed);
     }
 }
 

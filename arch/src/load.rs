@@ -1,4 +1,4 @@
-//! Several fields of a shared row in one load.
+//! Several fields of a shared row in one load; one of two small ones as a word.
 
 /// The 8 bytes at `AT` of a row, little-endian: what relaxed loads of the fields that lie in them would give, for a row
 /// that another process may be writing. On CPUs other than x86 a field may come torn: there only its one writer is safe
@@ -44,7 +44,51 @@ pub fn load32<const AT: usize, T>(row: &T) -> u32 {
     u32::from_le_bytes(bytes::<AT, 4, T>(row))
 }
 
-#[cfg(not(all(target_arch = "x86_64", target_feature = "avx")))]
+/// Field `which & 1` of two bytes at `AT` of a row, as by a relaxed load.
+#[inline(always)]
+#[must_use]
+pub fn load8_of_two<const AT: usize, T>(row: &T, which: usize) -> u64 {
+    const { assert!(AT + 2 <= size_of::<T>(), "the bytes lie in the row") };
+    #[cfg(target_arch = "x86_64")]
+    {
+        let word: u64;
+        // SAFETY: reads one byte of `row` (asserted above) and nothing else. Assembly, because the memory is shared, and in
+        // one instruction what the compiler makes two of.
+        unsafe {
+            std::arch::asm!("movzx {word:e}, byte ptr [{row} + {which} + {at}]",
+                row = in(reg) std::ptr::from_ref(row), which = in(reg) which & 1, at = const AT,
+                word = lateout(reg) word, options(nostack, readonly, pure, preserves_flags));
+        }
+        word
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    u64::from(bytes::<AT, 2, T>(row)[which & 1])
+}
+
+/// [`load8_of_two`], two fields of 2 bytes each.
+#[inline(always)]
+#[must_use]
+pub fn load16_of_two<const AT: usize, T>(row: &T, which: usize) -> u64 {
+    const { assert!(AT + 4 <= size_of::<T>() && AT % 2 == 0, "the bytes lie in the row") };
+    #[cfg(target_arch = "x86_64")]
+    {
+        let word: u64;
+        // SAFETY: as in `load8_of_two`, 2 bytes.
+        unsafe {
+            std::arch::asm!("movzx {word:e}, word ptr [{row} + 2 * {which} + {at}]",
+                row = in(reg) std::ptr::from_ref(row), which = in(reg) which & 1, at = const AT,
+                word = lateout(reg) word, options(nostack, readonly, pure, preserves_flags));
+        }
+        word
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let [a, b, c, d] = bytes::<AT, 4, T>(row);
+        u64::from(if which & 1 == 0 { u16::from_le_bytes([a, b]) } else { u16::from_le_bytes([c, d]) })
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
 pub(crate) fn bytes<const AT: usize, const N: usize, T>(row: &T) -> [u8; N] {
     let start = std::ptr::from_ref(row).cast::<u8>();
     // SAFETY: inside `row` (the callers assert it); volatile, so each byte is read once.

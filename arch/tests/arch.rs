@@ -2,11 +2,12 @@
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests cut random words, and may panic")]
 
 use std::hash::Hasher;
-use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 
 use arch::{
-    Bytes16, HashKey, Order, TAGS, differ, keyed_hash, keyed_hash16, load32, load64, match_tags, match_tags_shared,
-    opaque, prefetch_at, prefetch_read, prefetch_write, siphash13,
+    Bytes16, Bytes32, HashKey, Order, Orders, TAGS, Twelve, differ, keyed_hash, keyed_hash16, load8_of_two,
+    load16_of_two, load32, load64, match_tags, match_tags_of_row, match_tags_shared, opaque, prefetch_at,
+    prefetch_read, prefetch_write, siphash13, store_words,
 };
 
 /// Key bytes with no structure, fixed so that a failure repeats.
@@ -32,15 +33,68 @@ fn tags_match_as_in_a_plain_loop() {
             let plain = (0..TAGS).filter(|&i| tags[i] == tag).fold(0, |mask, i| mask | 1 << i);
             assert_eq!(match_tags(&tags, tag), plain, "{tags:x?} {tag:x}");
             assert_eq!(match_tags_shared(&tags.map(AtomicU16::new), tag), plain, "{tags:x?} {tag:x}");
+            // What follows the tags in a row may look like one.
+            let row = Line(std::array::from_fn(|i| tags.get(i / 2).unwrap_or(&tag).to_le_bytes()[i % 2]));
+            let twice = (0..TAGS).filter(|&i| tags[i] == tag).fold(0, |mask, i| mask | 3 << (2 * i));
+            assert_eq!(match_tags_of_row(&row, tag), twice, "{tags:x?} {tag:x}");
         }
+    }
+}
+
+/// A row: a line of its own.
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+#[test]
+fn thirty_two_bytes_as_in_plain_loops() {
+    let mut next = random(5);
+    for _ in 0..100_000 {
+        // Few values, so that words are the same now and then.
+        let line = Line(std::array::from_fn(|i| if i % 4 == 0 { (next() % 2) as u8 } else { 7 }));
+        let mut order = || Order(std::array::from_fn(|_| (next() % 16) as u8));
+        let (orders, one) = (Orders([order(), order()]), Bytes16::of_row::<16, _>(&line));
+        let parts = |bytes: Bytes16| (bytes.first64(), bytes.third32());
+        for (which, at) in [(0, 0), (1, 12)] {
+            let twelfth: [u8; 16] = line.0[at..at + 16].try_into().unwrap();
+            assert_eq!(parts(Bytes16::of_row_twelfth(&line, which)), parts(Bytes16::of(&twelfth)));
+            let [even, odd] = &orders.0;
+            assert_eq!(parts(one.ordered_by(&Twelve::new(even, odd), which)), parts(one.ordered(&orders.0[which])));
+            assert_eq!(load8_of_two::<30, _>(&line, which), line.0[30 + which].into());
+            let two = [line.0[30 + 2 * which], line.0[31 + 2 * which]];
+            assert_eq!(load16_of_two::<30, _>(&line, which), u16::from_le_bytes(two).into());
+        }
+        let words = |low: &[u8], high: &[u8]| -> [u64; 4] {
+            let word =
+                |of: &[u8]| (0..8).fold(0, |word, i| word | u64::from(of.get(i).copied().unwrap_or(0)) << (8 * i));
+            [word(&low[..8]), word(&low[8..]), word(&high[..8]), word(&high[8..])]
+        };
+        let halves: [Vec<u8>; 2] =
+            std::array::from_fn(|half| orders.0[half].0.map(|from| line.0[16 + usize::from(from)]).to_vec());
+        let expected = words(&line.0[12..24], &line.0[..12]);
+        let ordered = words(&halves[0], &halves[1]);
+        let same = (0..4).filter(|&i| expected[i] == ordered[i]).fold(0, |mask, i| mask | 1 << i);
+        let row = Bytes32::twelve_of_row::<12, 0, _>(&line);
+        assert_eq!(row.same_words(Bytes32::twice(one).ordered(&orders)), same);
+        let zeros = Order([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x80, 0x80, 0x80, 0x80]);
+        let twelve =
+            Bytes32::twice(Bytes16::of(line.0[12..28].first_chunk().unwrap())).ordered(&Orders([zeros, zeros]));
+        assert_eq!(row.same_words(twelve) & 3, 3);
+    }
+}
+
+#[test]
+fn words_are_stored_where_both_have_some() {
+    for (to, from) in [(64, 64), (7, 9), (9, 7), (3, 64), (4, 0)] {
+        let words: Vec<AtomicU64> = (0..to).map(|_| AtomicU64::new(0)).collect();
+        let values: Vec<u64> = (1..=from).collect();
+        store_words(&words, &values);
+        let expected = (1..=to).map(|n| if n <= from { n } else { 0 });
+        assert!(words.iter().map(|word| word.load(Relaxed)).eq(expected), "{to} {from}");
     }
 }
 
 #[test]
 fn sixteen_bytes_as_in_plain_loops() {
-    /// A line whose 12th byte is where a row's second tuple begins.
-    #[repr(C, align(64))]
-    struct Line([u8; 64]);
     let mut next = random(4);
     for _ in 0..100_000 {
         // Few values, so that words are the same now and then.

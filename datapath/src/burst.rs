@@ -21,7 +21,7 @@ use shm_layout::limits::{NONE, RX_BURST};
 use crate::io::Io;
 use crate::plain::{TCP, UDP};
 use crate::runner::{Origin, SlotRunner};
-use crate::session::Key;
+use crate::session::{Key, Spot};
 
 /// What is known of a packet that does not go the straight way.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +43,17 @@ fn key_of(packet: &V4) -> Key {
     Key::new(packet.src, packet.sport, packet.dst, packet.dport, packet.proto)
 }
 
-/// What the stages find out of one packet. Shape: 16 bytes.
-#[derive(Clone, Copy)]
-struct Lane {
-    hash: u64,
-    /// The first record that carries the key's tag, unverified; [`NONE`]: there is none.
-    record: u32,
+/// What the stages find out of each packet of a burst, by its place.
+struct Lanes {
+    /// Of its key, and where that is looked for.
+    hash: [u64; RX_BURST],
+    bucket: [u32; RX_BURST],
+    tag: [u16; RX_BURST],
     /// The state its record must have for it to go the straight way; else [`OTHER`] or [`KEYED`], which no record has.
-    state: u16,
+    state: [u16; RX_BURST],
+    /// The first record that carries the key's tag, unverified; [`NONE`]: there is none. Behind the last packet: none, so
+    /// that looking ahead needs no end.
+    record: [u32; RX_BURST + AHEAD],
 }
 
 /// Not TCP or UDP to us, or refused by the parser.
@@ -58,15 +61,28 @@ const OTHER: u16 = 0x8000;
 /// TCP or UDP, but not plain.
 const KEYED: u16 = 0x8001;
 
+/// An even tag, which no key has, and no empty place.
+const NO_TAG: u16 = 2;
+
 /// How many packets before its turn a session's line is looked at. By then it has come, or it is waited for with others.
 const AHEAD: usize = 8;
 
-const EMPTY: Lane = Lane { hash: 0, record: NONE, state: OTHER };
+impl Lanes {
+    /// No packets.
+    #[inline(always)]
+    const fn new() -> Self {
+        Self {
+            hash: [0; RX_BURST],
+            bucket: [0; RX_BURST],
+            tag: [NO_TAG; RX_BURST],
+            state: [OTHER; RX_BURST],
+            record: [NONE; RX_BURST + AHEAD],
+        }
+    }
 
-impl Lane {
     /// May it begin a session? (Plain TCP packets do not: they are no SYN.)
-    const fn may_open(&self) -> bool {
-        self.record == NONE && (self.state == KEYED || self.state == UDP)
+    fn may_open(&self, place: usize) -> bool {
+        self.record[place] == NONE && (self.state[place] == KEYED || self.state[place] == UDP)
     }
 }
 
@@ -74,46 +90,47 @@ impl SlotRunner {
     /// Takes every packet of `rx[0..count]` to its one verdict.
     pub(crate) fn burst<I: Io>(&mut self, io: &mut I, count: usize, origin: Origin) {
         let count = count.min(RX_BURST);
-        // Behind the last packet: none, so that looking ahead needs no end.
-        let mut lanes = [EMPTY; RX_BURST + AHEAD];
-        let mut bytes = 0;
         for place in 0..count {
             io.prefetch(place);
         }
+        let mut lanes = Lanes::new();
+        let mut bytes = 0;
         let station = self.station(origin);
-        for (place, lane) in lanes[..count].iter_mut().enumerate() {
+        for place in 0..count {
             let Some(frame) = io.frame(place) else { continue };
             bytes += frame.len() as u64;
             if let Some((state, hash)) =
                 self.plain_hash(frame, &station).or_else(|| self.any_hash(frame, place, origin))
             {
-                self.sessions.prefetch_bucket(hash);
-                *lane = Lane { hash, record: NONE, state };
+                let spot = self.sessions.spot(hash);
+                (lanes.hash[place], lanes.state[place]) = (hash, state);
+                (lanes.bucket[place], lanes.tag[place]) = (spot.bucket, spot.tag);
             }
         }
         self.counts.add(Flow::RxBytes, if origin == Origin::Port { bytes } else { 0 });
         let mut unknown = 0;
-        for lane in &mut lanes[..count] {
-            match self.sessions.candidate(lane.hash) {
+        for place in 0..count {
+            let spot = Spot { bucket: lanes.bucket[place], tag: lanes.tag[place] };
+            match self.sessions.candidate_at(spot, || lanes.hash[place]) {
                 Some(record) => {
                     self.sessions.prefetch_session(record);
-                    lane.record = record;
+                    lanes.record[place] = record;
                 }
                 None => unknown += 1,
             }
         }
         if unknown > 0 && self.large {
-            self.foresee_openings(io, (0..count).filter(|place| lanes[*place].may_open()));
+            self.foresee_openings(io, (0..count).filter(|place| lanes.may_open(*place)));
         }
-        lanes[..AHEAD].iter().for_each(|lane| self.look_ahead(lane));
+        lanes.record[..AHEAD].iter().for_each(|record| self.look_ahead(*record));
         // Plain packets are sent when one of another kind or the end comes: the first that is not sent yet.
         let mut first = 0;
         for place in 0..count {
-            self.look_ahead(&lanes[place + AHEAD]);
-            let lane = &lanes[place];
-            if !self.forward_plain(io, place, lane.record, lane.state) {
+            self.look_ahead(lanes.record[place + AHEAD]);
+            let (record, state) = (lanes.record[place], lanes.state[place]);
+            if !self.forward_plain(io, place, record, state) {
                 self.send(io, first, place);
-                self.general(io, place, lane, origin);
+                self.general(io, place, (record, state, lanes.hash[place]), origin);
                 first = place + 1;
             }
         }
@@ -121,8 +138,8 @@ impl SlotRunner {
     }
 
     #[inline(always)]
-    fn look_ahead(&self, lane: &Lane) {
-        if let Some(row) = self.slot.sessions.get(lane.record as usize) {
+    fn look_ahead(&self, record: u32) {
+        if let Some(row) = self.slot.sessions.get(record as usize) {
             arch::prefetch_at(&self.slot.servers, row.server_id.load(Relaxed) as usize);
         }
     }
@@ -136,11 +153,11 @@ impl SlotRunner {
     }
 
     /// Whom plain packets of this origin are sent to.
+    #[inline(always)]
     fn station(&self, origin: Origin) -> Station {
         match origin {
             _ if !self.straight => Station::NOBODY,
-            Origin::Port if self.port.vlan != 0 => Station::NOBODY, // The port's packets are tagged.
-            Origin::Port => Station::new(Some(self.port.mac)),
+            Origin::Port => self.port.station,
             // What a ring brings was judged by the slot that received it, perhaps on a port with another MAC and tag.
             Origin::Ring => Station::new(None),
         }
@@ -174,20 +191,20 @@ impl SlotRunner {
     /// Any packet, by its session if it has one.
     #[cold]
     #[inline(never)]
-    fn general<I: Io>(&mut self, io: &mut I, place: usize, lane: &Lane, origin: Origin) {
-        if lane.state == OTHER {
+    fn general<I: Io>(&mut self, io: &mut I, place: usize, (record, state, hash): (u32, u16, u64), origin: Origin) {
+        if state == OTHER {
             return self.other(io, place, origin);
         }
-        let packet = match lane.state {
+        let packet = match state {
             KEYED => self.parsed.get(place).map(Cell::get),
             _ => io.frame(place).and_then(|frame| self.judge(frame, origin)),
         };
         let Some(packet) = packet else { return self.refuse(io, place, DropReason::MultiSegment) };
         let key = key_of(&packet);
-        let found = if lane.record == NONE { None } else { self.sessions.resolve(lane.record, key, lane.hash) };
+        let found = if record == NONE { None } else { self.sessions.resolve(record, key, hash) };
         match found {
-            Some(found) => self.established(io, place, &packet, lane.hash, found, origin),
-            None => self.unknown(io, place, &Flight::of(&packet, lane.hash), origin),
+            Some(found) => self.established(io, place, &packet, hash, found, origin),
+            None => self.unknown(io, place, &Flight::of(&packet, hash), origin),
         }
     }
 }

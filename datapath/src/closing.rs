@@ -57,6 +57,12 @@ impl Closing {
         usize::from(oldest.is_some_and(|o| sessions.close(o.index)))
     }
 
+    /// Is no session in it?
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Releases what is due at the head of the list; returns how many sessions ended.
     pub fn run(&mut self, sessions: &mut SessionTable, now_ms: u64, tables: Tables<'_>) -> usize {
         let mut ended = 0;

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed; // Session and counter rows have one writer, this slot.
 
-use arch::load32;
+use arch::{load8_of_two, load16_of_two, load32};
 use packet::plain::{self, Numbers};
 use shm_layout::session::{SessionRow, State, flag};
 
@@ -15,6 +15,7 @@ use crate::session::translate;
 use crate::tcp;
 
 const _: () = assert!(std::mem::offset_of!(SessionRow, state) == 28 && std::mem::offset_of!(SessionRow, flags) == 29);
+const _: () = assert!(std::mem::offset_of!(SessionRow, hop) == 30 && std::mem::offset_of!(SessionRow, hop_tag) == 34);
 
 /// What decides whether packets go straight: state, protocol, in the index, translated by a shift in the record itself.
 /// Below 0x8000.
@@ -42,8 +43,8 @@ impl SlotRunner {
         let Some(window) = frame.first_chunk_mut::<{ plain::WINDOW }>() else { return false };
         let Some((side, onward)) = translate(row, plain::ends(window)) else { return false };
         let (me, peer) = (side.index(), side.other());
-        let hop = self.shared.neighbours.hop(row.hop[peer].load(Relaxed));
-        let leads = hop.leads_by(self.port.way, row.hop_tag[peer].load(Relaxed));
+        let Some(hop) = self.shared.neighbours.hop_of(load16_of_two::<30, _>(row, peer)) else { return false };
+        let leads = hop.leads_by(self.port.way, load8_of_two::<34, _>(row, peer));
         if !fits || standing(row) != state || !leads {
             return false;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use arch::HashKey;
-use packet::plain::Source;
+use packet::plain::{Source, Station};
 use packet::{Mac, V4, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
@@ -42,6 +42,8 @@ pub(crate) struct PortFacts {
     pub vlan: u16,
     /// What its frames are sent by.
     pub source: Source,
+    /// Whom plain packets of it are sent to; nobody where its packets are tagged.
+    pub station: Station,
     /// Its longest untagged frame, bytes.
     pub longest: usize,
     /// Hops it reaches.
@@ -127,14 +129,16 @@ impl SlotRunner {
         let mtu = port.mtu.load(Relaxed);
         let kernel = port.flags.load(Relaxed) & port_flag::KERNEL != 0;
         let kernel = kernel.then(|| Kernel::new(port.first_slot.load(Relaxed)));
+        let vlan = u16::try_from(port.vlan.load(Relaxed)).ok()?;
         let port = PortFacts {
             number: place,
             mac,
             source: Source::new(mac),
+            station: if vlan == 0 { Station::new(Some(mac)) } else { Station::NOBODY },
             mtu,
             longest: ethernet::HEADER + mtu as usize,
             way: Hop::any_by(place),
-            vlan: u16::try_from(port.vlan.load(Relaxed)).ok()?,
+            vlan,
         };
         let counts = slot.counters.read()?;
         Some(Self {
@@ -188,11 +192,16 @@ impl SlotRunner {
     }
 
     /// Burst boundary: nothing of an earlier generation is held from here on.
+    #[inline(always)]
     fn update(&mut self) {
-        let current = self.shared.published.current();
-        if current == self.generation {
-            return;
+        if self.shared.published.current() != self.generation {
+            self.change_generation();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn change_generation(&mut self) {
         if self.generation.is_none() {
             self.slot.pulse.join();
         }
@@ -307,7 +316,9 @@ impl SlotRunner {
         } else {
             sessions.expire(self.now_ms, RECORDS_PER_BURST, timeout, |_, _| ())
         };
-        ended += self.closing.run(&mut self.sessions, self.now_ms, Tables { published, generation, large });
+        if !self.closing.is_empty() {
+            ended += self.closing.run(&mut self.sessions, self.now_ms, Tables { published, generation, large });
+        }
         if self.sessions.sweeping() {
             ended += self.sweep_on(io, generation);
         }

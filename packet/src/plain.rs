@@ -196,42 +196,42 @@ pub fn set_link(window: &mut Window, to: u64, from: Source) {
 #[inline(always)]
 pub fn translate_tcp(window: &mut Window, onward: Bytes16, (from, to): (Numbers, Numbers)) {
     // The numbers' words were read in host order, all others as they lie: a byte further up is as good as swapped.
-    let changed = translate(window, onward) + (change(from.word(), to.word()) << 8);
+    let numbers = change(from.word(), to.word()).rotate_left(8);
+    let (addresses, ports) = translate(window, onward);
     put64(window, 38, to.word());
-    put_raw16(window, 50, !fold(changed + rest_of(raw16(window, 50))));
+    put_raw16(window, 50, !fold(add(add(addresses, numbers), ports + rest_of(raw16(window, 50)))));
 }
 
 /// Translates a plain UDP packet to other ends, takes 1 off its TTL, updates both checksums ("none" stays none).
 #[inline(always)]
 pub fn translate_udp(window: &mut Window, onward: Bytes16) {
-    let changed = translate(window, onward);
+    let (addresses, ports) = translate(window, onward);
     let checksum = raw16(window, 40);
     if checksum != 0 {
-        put_raw16(window, 40, udp_nonzero(!fold(changed + rest_of(checksum))));
+        put_raw16(window, 40, udp_nonzero(!fold(add(addresses, ports + rest_of(checksum)))));
     }
 }
 
-/// Addresses, ports, TTL and the IP header's checksum. Returns what the ends change in the sum of layer 4. All sums are of
-/// words as they lie in memory.
+/// Addresses, ports, TTL and the IP header's checksum. Returns what addresses and ports add to the sum of layer 4. All
+/// sums are of words as they lie in memory.
 #[inline(always)]
-fn translate(window: &mut Window, onward: Bytes16) -> u64 {
+fn translate(window: &mut Window, onward: Bytes16) -> (u64, u64) {
     let (addresses, ports) = (onward.first64(), onward.third32());
     let (before, ports_before) = (raw64(window, 26), raw32(window, 34));
     let changed = change(before, addresses);
     // TTL is the lower byte of its word: one less is plus the complement of 1.
-    put_raw16(window, 24, !fold(changed + 0xfffe + rest_of(raw16(window, 24))));
+    put_raw16(window, 24, !fold(add(changed, 0xfffe + rest_of(raw16(window, 24)))));
     window[26..34].copy_from_slice(&addresses.to_le_bytes());
     window[34..38].copy_from_slice(&ports.to_le_bytes());
     window[22] = window[22].wrapping_sub(1);
-    changed + u64::from(ports) + u64::from(!ports_before)
+    (changed, u64::from(ports) + u64::from(!ports_before))
 }
 
-/// What words that change add to a sum, less than 2^32: new ones less old ones (RFC 1624, equation 3).
+/// What words that change add to a sum ([`add`]): new ones less old ones (RFC 1624, equation 3).
 #[inline(always)]
 fn change(from: u64, to: u64) -> u64 {
     let (difference, borrow) = to.overflowing_sub(from);
-    let difference = arch::opaque(difference.wrapping_sub(u64::from(borrow)));
-    difference.wrapping_add(difference.rotate_left(32)) >> 32
+    arch::opaque(difference.wrapping_sub(u64::from(borrow)))
 }
 
 /// The sum a checksum stands for. Twice 0xffff adds nothing, but keeps the sum from being 0.

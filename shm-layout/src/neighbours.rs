@@ -90,9 +90,9 @@ impl Hop {
     /// Is it resolved, by the port of `way` ([`any_by`](Self::any_by)), and still the neighbour whose tag this was?
     #[inline(always)]
     #[must_use]
-    pub const fn leads_by(self, way: Self, tag: u8) -> bool {
+    pub const fn leads_by(self, way: Self, tag: u64) -> bool {
         // Bit 63 is not used.
-        (self.0 ^ way.0) >> 48 == tag as u64
+        (self.0 ^ way.0) >> 48 == tag
     }
     /// Port it is reached by.
     #[inline(always)]
@@ -235,8 +235,15 @@ impl Neighbours {
     #[inline(always)]
     #[must_use]
     pub fn hop(&self, row: u16) -> Hop {
+        self.hop_of(u64::from(row)).unwrap_or(Hop(0))
+    }
+
+    /// The hop in row `row`; `None`: there is no such row.
+    #[inline(always)]
+    #[must_use]
+    pub fn hop_of(&self, row: u64) -> Option<Hop> {
         // Acquire pairs with the Release of whoever wrote the hop: its row's address is there too.
-        self.rows.get(usize::from(row)).map_or(Hop(0), |r| Hop(r.hop.load(Ordering::Acquire)))
+        self.rows.get(usize::try_from(row).ok()?).map(|row| Hop(row.hop.load(Ordering::Acquire)))
     }
 
     /// Bucket of an address. Rows are only made for addresses control chose, so the mix needs no key.

@@ -159,8 +159,13 @@ impl Schedulers {
         arch::prefetch_at(&self.caches, index as usize);
     }
 
-    /// Where the place of a member that will be chosen soon stands: after `run` others, and asked for. A guess.
+    /// Where the place of a member that will be chosen soon stands: after `run` others, and asked for. A guess; `usize::MAX`
+    /// where it is not the next one in turn that is chosen.
     pub(crate) fn foresee_place(&self, index: u32, service: &ServiceRow, run: u32) -> usize {
+        let by_turn = matches!(service.scheduler.load(Relaxed), scheduler::RR | scheduler::WRR);
+        if !by_turn || service.flags.load(Relaxed) & service_flag::PERSISTENT != 0 {
+            return usize::MAX;
+        }
         let Some(cache) = self.caches.get(index as usize).filter(|cache| cache.len > 0) else { return usize::MAX };
         let ahead = cache.cursor.wrapping_add(run);
         let at = if ahead < cache.len { ahead } else { ahead % cache.len };

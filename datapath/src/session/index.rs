@@ -69,16 +69,21 @@ impl Index {
         arch::prefetch_at(&self.sessions, record as usize);
     }
 
-    /// First record that carries the tag of `hash`, unverified.
+    /// Where a key is looked for.
     #[inline(always)]
-    pub fn candidate(&self, hash: u64) -> Option<u32> {
-        let first = first_bucket(hash, self.count);
-        let bucket = self.buckets.get(first as usize)?;
-        let mask = matches(bucket, tag(hash));
+    pub fn spot(&self, hash: u64) -> Spot {
+        Spot { bucket: first_bucket(hash, self.count), tag: tag(hash) }
+    }
+
+    /// First record that carries the key's tag, unverified. `hash` is asked for when the key may lie in its second bucket.
+    #[inline(always)]
+    pub fn candidate(&self, spot: Spot, hash: impl FnOnce() -> u64) -> Option<u32> {
+        let bucket = self.buckets.get(spot.bucket as usize)?;
+        let mask = arch::match_tags_of_row(bucket, spot.tag);
         if mask != 0 {
-            return record_at(bucket, mask.trailing_zeros());
+            return record_at(bucket, mask.trailing_zeros() / 2);
         }
-        if bucket.overflow.load(Ordering::Relaxed) == 0 { None } else { self.second_candidate(first, hash) }
+        if bucket.overflow.load(Ordering::Relaxed) == 0 { None } else { self.second_candidate(spot.bucket, hash()) }
     }
 
     /// The same in the second bucket. Not inlined: few take this way, and it needs the registers of those who do not.
@@ -187,6 +192,17 @@ impl Index {
         !a.iter().any(|bucket| b.contains(bucket))
     }
 }
+
+/// Where a key is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// Its first bucket.
+    pub bucket: u32,
+    /// Its tag.
+    pub tag: u16,
+}
+
+const _: () = assert!(std::mem::offset_of!(BucketRow, tags) == 0, "a bucket begins with its tags");
 
 /// What lies at a place.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use arch::{Bytes16, load32, load64};
+use arch::{Bytes16, Bytes32, Orders, Twelve, load32, load64};
 use packet::plain::{RECEIVER_FIRST, SENDER_FIRST};
 use shm_layout::published::protocol;
 use shm_layout::session::{SessionRow, flag};
@@ -86,19 +86,31 @@ const _: () = assert!(std::mem::offset_of!(SessionRow, server_port) == 22);
 /// side. Without a branch on the side, which cannot be guessed.
 ///
 /// A record has the client's tuple with its sender first, the server's with its receiver first: brought into these two
-/// orders, a packet's ends are compared with each in one go, and so brought back they are what goes out.
+/// orders, a packet's ends are compared with both in one go, and the other one so brought back is what goes out.
 #[inline(always)]
 pub(crate) fn translate(row: &SessionRow, ends: Bytes16) -> Option<(Side, Bytes16)> {
-    /// The words of a tuple: both addresses, both ports.
-    const ALL: u32 = 0b111;
-    let (client, server) = (Bytes16::of_row::<0, _>(row), Bytes16::of_row::<12, _>(row));
-    let differs_from = |side: Bytes16, order| !ends.ordered(order).same_words(side) & ALL;
-    let (from_client, from_server) = (differs_from(client, &SENDER_FIRST), differs_from(server, &RECEIVER_FIRST));
-    if arch::opaque(u64::from(from_client * from_server)) != 0 {
+    /// The server's tuple in the lower half: what has all words of the upper one in common is the client's.
+    const ORDERS: Orders = Orders([RECEIVER_FIRST, SENDER_FIRST]);
+    /// The client's and the server's as they are sent to them.
+    const BACK: Twelve = Twelve::new(&RECEIVER_FIRST, &SENDER_FIRST);
+    const CLIENT: u32 = 0b1100;
+    const SERVER: u32 = 0b0011;
+    /// By which words are the same: is it one of the two?
+    const KNOWN: u32 = {
+        let (mut known, mut same) = (0, 0_u32);
+        while same < 16 {
+            known |= if same & CLIENT == CLIENT || same & SERVER == SERVER { 1 << same } else { 0 };
+            same += 1;
+        }
+        known
+    };
+    let same = Bytes32::twelve_of_row::<12, 0, _>(row).same_words(Bytes32::twice(ends).ordered(&ORDERS));
+    if KNOWN >> same & 1 == 0 {
         return None;
     }
-    let side = Side(arch::opaque(u64::from(from_client != 0)));
-    Some((side, server.ordered(&SENDER_FIRST).or(client.ordered(&RECEIVER_FIRST), side.number())))
+    // 1 for the client's: of 4 bits, those from `CLIENT` on. Calculated, lest the compiler find a branch behind it.
+    let side = Side(u64::from((same + 16 - CLIENT) >> 4 ^ 1));
+    Some((side, Bytes16::of_row_twelfth(row, side.other()).ordered_by(&BACK, side.other())))
 }
 
 /// [`Direction`] as a number, to be calculated with: client 0, server 1.
@@ -110,19 +122,13 @@ impl Side {
     /// 0 or 1.
     #[inline(always)]
     pub const fn index(self) -> usize {
-        self.0 as usize & 1
+        self.0 as usize
     }
 
     /// 1 or 0.
     #[inline(always)]
     pub const fn other(self) -> usize {
         self.index() ^ 1
-    }
-
-    /// As [`index`](Self::index).
-    #[inline(always)]
-    pub const fn number(self) -> u32 {
-        self.0 as u32
     }
 
     /// One of two numbers.

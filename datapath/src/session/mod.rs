@@ -50,6 +50,7 @@ pub use store::failpoint;
 pub use wheel::Swept;
 
 use index::Index;
+pub(crate) use index::Spot;
 use intent::{Plan, op};
 use store::{Put, failpoint as hooks};
 
@@ -123,7 +124,15 @@ impl SessionTable {
     /// Stage 1: asks for the key's first bucket.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
-        self.index.prefetch_bucket(key::first_bucket(hash, self.index.count));
+        self.index.prefetch_bucket(self.index.spot(hash).bucket);
+    }
+
+    /// Stage 1: where a key is looked for. Asks for that bucket.
+    #[inline(always)]
+    pub(crate) fn spot(&self, hash: u64) -> Spot {
+        let spot = self.index.spot(hash);
+        self.index.prefetch_bucket(spot.bucket);
+        spot
     }
 
     /// Asks for the first buckets of a record's keys.
@@ -136,7 +145,13 @@ impl SessionTable {
     #[inline(always)]
     #[must_use]
     pub fn candidate(&self, hash: u64) -> Option<u32> {
-        self.index.candidate(hash)
+        self.index.candidate(self.index.spot(hash), || hash)
+    }
+
+    /// The same. `hash` is asked for when the key may lie in its second bucket.
+    #[inline(always)]
+    pub(crate) fn candidate_at(&self, spot: Spot, hash: impl FnOnce() -> u64) -> Option<u32> {
+        self.index.candidate(spot, hash)
     }
 
     /// Stage 2: asks for a record.

@@ -112,6 +112,7 @@ impl SessionTable {
 
     /// Lets go of what has timed out: visits at most `budget` records, those whose time may be up. `timeout_of`: ms, by
     /// the record's state; `on_expired` sees each session before it ends. Returns how many ended.
+    #[inline(always)]
     pub fn expire(
         &mut self,
         now_ms: u64,
@@ -119,10 +120,14 @@ impl SessionTable {
         timeout_of: impl Fn(&SessionRow) -> u32,
         on_expired: impl FnMut(u32, &SessionRow),
     ) -> usize {
+        if !self.due(now_ms) {
+            return 0;
+        }
         self.turn::<false>(now_ms, budget, timeout_of, |_, _| (), on_expired)
     }
 
     /// The same. `foresee` asks for what `timeout_of` reads, in three steps some records apart: 2, 1, 0.
+    #[inline(always)]
     pub fn expire_ahead(
         &mut self,
         now_ms: u64,
@@ -131,9 +136,20 @@ impl SessionTable {
         foresee: impl Fn(&SessionRow, usize),
         on_expired: impl FnMut(u32, &SessionRow),
     ) -> usize {
+        if !self.due(now_ms) {
+            return 0;
+        }
         self.turn::<true>(now_ms, budget, timeout_of, foresee, on_expired)
     }
 
+    /// Has the wheel to move on? (Most polls find that it has not.)
+    #[inline(always)]
+    fn due(&self, now_ms: u64) -> bool {
+        let tick = self.slot.table.tick.load(Ordering::Relaxed); // Relaxed: own data.
+        tick_of(now_ms).wrapping_sub(tick) <= u32::MAX - BACK
+    }
+
+    #[inline(never)]
     fn turn<const AHEAD: bool>(
         &mut self,
         now_ms: u64,
@@ -145,9 +161,6 @@ impl SessionTable {
         let now = tick_of(now_ms);
         let mut tick = self.slot.table.tick.load(Ordering::Relaxed); // Relaxed, here and below: own data.
         let lag = now.wrapping_sub(tick);
-        if lag > u32::MAX - BACK {
-            return 0;
-        }
         if lag >= 2 * LAP {
             tick = tick.wrapping_add((lag / LAP - 1) * LAP);
             self.turn_to(tick);

@@ -124,3 +124,8 @@ macro_rules! atomic {
     )+};
 }
 atomic!(AtomicU8, u8; AtomicU16, u16; AtomicU32, u32; AtomicU64, u64);
+
+/// As shm-layout's.
+pub fn store_words(to: &[AtomicU64], from: &[u64]) {
+    to.iter().zip(from).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
+}
