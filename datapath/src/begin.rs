@@ -13,9 +13,18 @@ use shm_layout::session::State;
 
 use crate::burst::Flight;
 use crate::io::Io;
+use crate::one_packet::Alone;
 use crate::runner::{Origin, SlotRunner};
 use crate::schedule::{Client, Unschedulable};
 use crate::session::{CreateError, Direction, Key, Local, New};
+
+/// What a packet without a session has begun.
+enum Begun {
+    /// A session: its record, its shift.
+    Session(u32, u32),
+    /// Nothing: it goes on alone.
+    Alone(Alone),
+}
 
 impl SlotRunner {
     /// A well-formed TCP or UDP packet that matched no session when the burst was probed.
@@ -95,7 +104,8 @@ impl SlotRunner {
     pub(crate) fn begin<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight) {
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };
         match self.try_begin(io, place, flight, generation) {
-            Ok((index, shift)) => {
+            Ok(Begun::Alone(alone)) => self.send_alone(io, place, &flight.packet, &alone),
+            Ok(Begun::Session(index, shift)) => {
                 self.counts.add(Flow::Created, 1);
                 self.first_packet(index, flight);
                 self.forward(io, place, &flight.packet, index, Direction::Client, shift);
@@ -117,7 +127,7 @@ impl SlotRunner {
         place: usize,
         flight: &Flight,
         generation: Generation,
-    ) -> Result<(u32, u32), DropReason> {
+    ) -> Result<Begun, DropReason> {
         let packet = &flight.packet;
         let published = &self.shared.published;
         if packet.ttl <= 1 {
@@ -148,7 +158,6 @@ impl SlotRunner {
         let state = if tcp { State::SynSent } else { State::Udp };
         let timeout = service.timeouts.get(state as usize).map_or(0, |t| t.load(Relaxed));
         let service_id = service.id.load(Relaxed);
-        let to_client = self.shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
         let to_server = self.shared.next_hop(ip4(server.0)).ok_or(DropReason::NoRoute)?;
         // Towards whom, from whom, and what stands in the shift's place (see `flag::DIRECT`).
         let mode = service.mode.load(Relaxed);
@@ -157,6 +166,12 @@ impl SlotRunner {
         if mode == mode::DR && to_server.neighbour != ip4(server.0) {
             return Err(DropReason::NoRoute); // A router would send it, addressed to the VIP, back to us.
         }
+        if direct && !tcp && service.flags.load(Relaxed) & service_flag::ONE_PACKET != 0 {
+            self.sessions.claim_counts((server_id, server_tag), (service_index, service_id));
+            let tunnel = mode == mode::TUNNEL;
+            return Ok(Begun::Alone(Alone { server: server.0, server_id, tunnel, next: to_server }));
+        }
+        let to_client = self.shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
         let (real, server) = (server.0, if direct { (packet.dst, packet.dport) } else { server });
         let local = if translates {
             self.pick_local(to_server.port, server, packet.proto)
@@ -207,7 +222,7 @@ impl SlotRunner {
             CreateError::IndexFull => DropReason::IndexFull,
             CreateError::Exists => DropReason::BadRecord,
         })?;
-        Ok((index, shift))
+        Ok(Begun::Session(index, shift))
     }
 
     /// Counts a new session that a service could not have; counts of an earlier use of its row begin from 0.

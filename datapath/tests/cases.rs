@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::neighbours::ip4;
 use shm_layout::publish::{Hashing, LocalPlan, MemberPlan, PortPlan, ServicePlan};
-use shm_layout::published::{admin, mode, protocol, scheduler};
+use shm_layout::published::{admin, mode, protocol, scheduler, service_flag};
 use shm_layout::session::{SessionRow, State, flag};
 use world::*;
 
@@ -84,6 +84,11 @@ fn answer(world: &mut Option<World>, asked: &Value) -> Value {
             world.put_in_force();
             world.run()
         }),
+        ("silence", Some(world)) => {
+            let (row, _) = world.shared.neighbours.find(ip4(address(&asked["station"])), 0).unwrap();
+            world.learner.fail(row);
+            json!({})
+        }
         ("sessions", Some(world)) => json!({ "sessions": sessions(world) }),
         _ => json!({ "error": format!("{op} is not known here") }),
     }
@@ -137,6 +142,9 @@ fn planned(asked: &Value) -> ServicePlan {
         other => panic!("scheduler {other}"),
     };
     plan.max_sessions = number("max_sessions");
+    if asked["one_packet"] == true {
+        plan.flags |= service_flag::ONE_PACKET;
+    }
     let prefix = asked["persistence_prefix"].as_u64().unwrap_or(32) as u32;
     plan.hashing = Hashing { persistence_ms: number("persistence"), prefix: 96 + prefix, ..Hashing::default() };
     for (state, ms) in asked["timeouts"].as_object().unwrap() {

@@ -241,6 +241,23 @@ class Reference:
         from where it sent it to (RFC 5508 §4.2)."""
         return self.link(self.requoted(error, original, self.vip[0], client[0]), client[0])
 
+    def error_of_tunnel(self, error, client, kind):
+        """An error about the packet a client's was wrapped into (RFC 2003 §4): what fits is 20 bytes less; other reasons why
+        the far end is not reached are told as `kind`."""
+        packet = Frame(error).packet
+        at = l4_offset(packet)
+        quoted = packet[at + 8 : struct.unpack("!H", packet[2:4])[0]]
+        inner = quoted[l4_offset(quoted) :]
+        inner = inner[: struct.unpack("!H", inner[2:4])[0]]
+        code = bytes(kind) if kind else packet[at : at + 2]
+        mtu = struct.unpack("!H", packet[at + 6 : at + 8])[0] - 20 if code == b"\3\4" else 0
+        message = code + struct.pack("!HHH", 0, 0, mtu) + inner
+        message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+        out = bytearray(packet[:at] + message)
+        out[2:4] = struct.pack("!H", len(out))
+        out[12:20] = struct.pack("!II", number(self.vip[0]), number(client[0]))
+        return self.link(hop(out), client[0])
+
     def error_to_server(self, error, original, binding):
         """The same of the clients' side about a server's packet."""
         mode = self.service["mode"]
@@ -307,11 +324,11 @@ def echo_reply_for(sent):
     return back(frame, with_ip_sum(packet))
 
 
-def error_about(sent, kind, code, mtu=0):
+def error_about(sent, kind, code, mtu=0, own=None):
     """An ICMP error about a frame, back the way it came (RFC 792, RFC 1812 §4.3.2: at most 576 bytes in all)."""
     frame = Frame(sent)
     ip = frame.ip
     quote = frame.packet[: ip.len][: 576 - 28]
     message = struct.pack("!BBHHH", kind, code, 0, 0, mtu) + quote
     message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
-    return back(frame, raw(IP(src=ip.dst, dst=ip.src, id=0, flags="DF", ttl=64, proto=1) / Raw(message)))
+    return back(frame, raw(IP(src=own or ip.dst, dst=ip.src, id=0, flags="DF", ttl=64, proto=1) / Raw(message)))

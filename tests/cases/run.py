@@ -53,6 +53,7 @@ class Run:
         self.world = World(facts, wire.port_mac)
         self.reference = Reference(self.service, self.world)
         self.conns, self.opened, self.begun = {}, [], 0
+        self.silent, self.alone = set(), []
         self.names = {"VIP": wires.VIP, "PORT": wires.PORT, "LOCAL": wires.LADDRS[0], "FAR": FAR}
 
     def conn(self, label, client=None):
@@ -93,6 +94,11 @@ class Run:
                 overrides[key] = self.names.get(text, text)
             else:
                 words.append(word)
+        times = int(words.pop(0)[:-1]) if words[0].endswith("x") and words[0][:-1].isdigit() else 1
+        for _ in range(times):
+            self.one(step, list(words), link, overrides)
+
+    def one(self, step, words, link, overrides):
         conn = self.conn(step.label)
         side = step.who.rstrip("!")
         if side not in ("c", "s", "rs", "rc"):
@@ -104,8 +110,6 @@ class Run:
             packet,
             int(link.get("tag", self.world.vlan)),
         )
-        if "pad" in overrides:
-            frame += b"\0" * int(overrides["pad"])
         if side in "cs":
             conn.sent[side] = frame
         if step.who == "s!":  # Past the appliance, to its client.
@@ -171,17 +175,33 @@ class Run:
         if kind == "error":
             reasons.update(word for word in rest[1:] if "=" not in word)
             mtu = next((int(word[4:]) for word in rest if word.startswith("mtu=")), 0)
-            return [model.error_about(frame, *map(int, rest[0].split("/")), mtu)]
+            own = next((self.names.get(word[5:]) for word in rest if word.startswith("from=")), None)
+            return [model.error_about(frame, *map(int, rest[0].split("/")), mtu, own)]
         if kind == "s":
             return [self.at_server(rest, conn, side, frame, got)]
         if kind == "c":
+            self.gateway(conn.client[0], got)
             if side == "rs":
-                out = self.reference.error_to_client(frame, conn.sent["c"], conn.client)
+                out = self.error_to_client(conn, frame, rest)
             else:
                 out = self.reference.to_client(frame, conn.binding, conn.client)
                 conn.seen["c"] = out
             return [out]
         raise BadCase(f"{kind!r} is nothing that can be expected")
+
+    def error_to_client(self, conn, frame, rest):
+        if self.mode != "tunnel":
+            return self.reference.error_to_client(frame, conn.sent["c"], conn.client)
+        return self.reference.error_of_tunnel(frame, conn.client, [int(n) for n in rest[0].split("/")] if rest else None)
+
+    def gateway(self, ip, got):
+        """Which of several gateways an address is behind is the appliance's choice, once."""
+        if not ip.startswith("10.0.0.") and ip not in self.world.gateway and len(got) == 1:
+            macs = {station_mac(gateway): gateway for gateway in self.world.facts["gateways"]}
+            chosen = macs.get(Frame(got[0]).dst)
+            Reference.must(chosen is not None, f"{Frame(got[0]).dst} is a gateway")
+            Reference.must(chosen not in self.silent, f"gateway {chosen} answers")
+            self.world.gateway[ip] = chosen
 
     def at_server(self, rest, conn, side, frame, got):
         if side == "rc":
@@ -191,6 +211,9 @@ class Run:
         if conn.binding is None or "new" in rest:
             conn.binding = self.reference.bind(frame, got[0], conn.client)
             self.unique(conn)
+        if "alone" in rest:  # Scheduled for itself: any server, and no session.
+            conn.binding = self.reference.bind(frame, got[0], conn.client)
+            self.alone.append(conn.binding.server)
         conn.seen["s"] = self.reference.to_server(frame, conn.binding)
         return conn.seen["s"]
 
@@ -302,7 +325,31 @@ class Run:
         self.change(step, "weight", int(step.words[2]))
 
     def do_silence(self, step):
-        self.wire.silence(step.words[1])
+        """A gateway answers no more. Who was behind it goes by another one, nobody else moves."""
+        gone = step.words[1]
+        self.wire.silence(gone)
+        self.silent.add(gone)
+        self.world.gateway = {ip: gateway for ip, gateway in self.world.gateway.items() if gateway != gone}
+
+    def do_gateways(self, step):
+        """Clients behind each gateway: `at-least N`."""
+        counts = Counter(self.world.gateway.values())
+        live = [g for g in self.world.facts["gateways"] if g not in self.silent]
+        if any(counts[g] < int(step.words[2]) for g in live) or sum(counts[g] for g in live) != len(self.world.gateway):
+            raise Wrong(f"the gateways have {dict(counts)}")
+
+    def do_alone(self, step):
+        """Datagrams scheduled for themselves, per server."""
+        counts = Counter(ip for ip, _ in self.alone)
+        found = [counts[rs["ip"]] for rs in self.service["rs"]]
+        wanted = [int(word) for word in step.words[1:]]
+        if any(abs(f - w) > self.world.facts["slots"] for f, w in zip(found, wanted)) or sum(found) != sum(wanted):
+            raise Wrong(f"the servers got {found}")
+
+    def do_again(self, step):
+        """All connections opened say something once more."""
+        for label in [label for label, conn in self.conns.items() if conn in self.opened]:
+            self.do_data(Step(f"data {label}"))
 
     def do_forget(self, step):
         """The next connections are counted anew."""

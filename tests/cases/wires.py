@@ -41,6 +41,7 @@ class Memory:
 
     def begin(self, world, service):
         self.slots = world["slots"]
+        world = {"mtu": 1500, **world}
         self.call(op="world", **world, laddrs=LADDRS, address=PORT, service=service)
 
     def outcome(self, answer):
