@@ -142,10 +142,13 @@ pub(crate) fn real_server(rs: &RealServer) -> Keys {
 pub(crate) fn is_plain(key: &str) -> bool {
     matches!(
         key,
-        "weight" | "max_sessions"
+        "weight"
+            | "max_sessions"
             | "syn_proxy"
             | "one_packet"
             | "persistence_prefix"
-            | "health.rise" | "health.fall" | "health.port"
+            | "health.rise"
+            | "health.fall"
+            | "health.port"
     )
 }

@@ -7,7 +7,9 @@ use packet::{V4, ipv4, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::neighbours::ip4;
-use shm_layout::published::{Generation, ServiceRow, directory_flag, mode, owner_slot, protocol, service_flag};
+use shm_layout::published::{
+    Generation, ServiceRow, directory_flag, mode, owner_slot, protocol, scheduler, service_flag,
+};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::State;
 
@@ -22,6 +24,8 @@ use crate::session::{CreateError, Direction, Key, Local, New};
 enum Begun {
     /// A session: its record, its shift.
     Session(u32, u32),
+    /// Nothing: another slot has its session.
+    Elsewhere(u32),
     /// Nothing: it goes on alone.
     Alone(Alone),
 }
@@ -97,13 +101,36 @@ impl SlotRunner {
                 return self.refuse(io, place, DropReason::NoSession);
             }
         }
+        if flight.packet.tcp_flags & (SYN | RST) == 0 && self.goes_by_hash(&flight.packet) {
+            // Perhaps begun by another node, which chose as we do: its server knows whether there is such a connection. What
+            // is not goes as fast as a SYN nobody answers.
+            return self.begin(io, place, flight);
+        }
         self.answer_reset(io, place, flight, DropReason::NoSession);
+    }
+
+    /// Does a packet to a VIP without session go to the server the hash says? Where servers know their connections by the
+    /// client's own numbers (modes dr and tunnel), and all nodes choose alike.
+    fn goes_by_hash(&self, packet: &V4) -> bool {
+        let published = &self.shared.published;
+        let find = |generation| {
+            let index = published.find_service(generation, ip4(packet.dst), packet.dport, packet.proto)?;
+            published.service(generation, index)
+        };
+        self.generation.and_then(find).is_some_and(|service| {
+            let by_hash = matches!(
+                service.scheduler.load(Relaxed),
+                scheduler::SOURCE_IP | scheduler::SOURCE_IP_PORT | scheduler::MAGLEV
+            );
+            by_hash && matches!(service.mode.load(Relaxed), mode::DR | mode::TUNNEL)
+        })
     }
 
     /// Begins a session: service, server, local port, numbers, record; then forwards its first packet.
     pub(crate) fn begin<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight) {
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };
         match self.try_begin(io, place, flight, generation) {
+            Ok(Begun::Elsewhere(target)) => self.pass_on(io, place, target, RecordKind::Redirect),
             Ok(Begun::Alone(alone)) => self.send_alone(io, place, &flight.packet, &alone),
             Ok(Begun::Session(index, shift)) => {
                 self.counts.add(Flow::Created, 1);
@@ -178,6 +205,11 @@ impl SlotRunner {
         } else {
             self.client_itself(packet, server)
         };
+        if local.is_none() && direct {
+            // Server side and VIP are one here: who has that key has this very session.
+            let reply = Key::new(server.0, server.1, packet.src, packet.sport, packet.proto);
+            return self.elsewhere(reply).map(Begun::Elsewhere).ok_or(DropReason::NoPort);
+        }
         let local = local.ok_or(DropReason::NoPort)?;
         let shift = if tcp && translates { self.isn_shift(server, local, packet.seq) } else { 0 };
         if !to_client.hop.resolved() {

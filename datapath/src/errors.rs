@@ -95,7 +95,8 @@ impl SlotRunner {
             return self.refuse(io, place, DropReason::RateLimited);
         }
         let (vip, client) = (row.vip.load(Relaxed), row.client_ip.load(Relaxed));
-        let mtu = |frame: &[u8]| frame.get(usize::from(packet.l4) + 6..)?.first_chunk().copied().map(u16::from_be_bytes);
+        let mtu =
+            |frame: &[u8]| frame.get(usize::from(packet.l4) + 6..)?.first_chunk().copied().map(u16::from_be_bytes);
         let untunnelled = io.frame(place).and_then(|frame| {
             let too_big = kind.1 == icmp::FRAGMENTATION_NEEDED;
             let most = mtu(frame).filter(|_| too_big).map_or(0, |mtu| mtu.saturating_sub(tunnel::MORE));
@@ -119,7 +120,9 @@ const LATELY: u32 = 1 << 24;
 const fn told(kind: u8, code: u8) -> Option<(u8, u8)> {
     match (kind, code) {
         (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED) => Some((icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED)),
-        (icmp::UNREACHABLE, 0 | 1 | 2 | 13) | (icmp::TIME_EXCEEDED, 0) => Some((icmp::UNREACHABLE, icmp::HOST_UNREACHABLE)),
+        (icmp::UNREACHABLE, 0 | 1 | 2 | 13) | (icmp::TIME_EXCEEDED, 0) => {
+            Some((icmp::UNREACHABLE, icmp::HOST_UNREACHABLE))
+        }
         _ => None,
     }
 }

@@ -20,18 +20,8 @@ use shm_layout::session::{SessionRow, State, flag};
 use world::*;
 
 /// As lbctl shows them, in the order of [`State`].
-const STATES: [&str; 10] = [
-    "free",
-    "syn_sent",
-    "syn_recv",
-    "established",
-    "fin_wait",
-    "close_wait",
-    "last_ack",
-    "time_wait",
-    "close",
-    "udp",
-];
+const STATES: [&str; 10] =
+    ["free", "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close", "udp"];
 
 #[test]
 fn all_cases() {

@@ -155,7 +155,7 @@ class Run:
     def judge(self, step, conn, side, frame, got, drops):
         if step.expect is None:
             raise BadCase("says nothing of what must come of it")
-        wanted, reasons = [], Counter()
+        wanted, reasons, self.drops = [], Counter(), drops
         for what in step.expect:
             wanted += self.expected(what, conn, side, frame, got, reasons)
         self.compare(got, wanted)
@@ -207,7 +207,7 @@ class Run:
         if side == "rc":
             return self.reference.error_to_server(frame, conn.sent["s"], conn.binding)
         if not got:
-            raise Wrong("nothing came out")
+            raise Wrong(f"nothing came out; dropped {self.drops or 'nothing'}")
         if conn.binding is None or "new" in rest:
             conn.binding = self.reference.bind(frame, got[0], conn.client)
             self.unique(conn)
@@ -383,6 +383,12 @@ class Run:
     def by_port(self, rs):
         return sum(conn.binding.server == (rs["ip"], rs["port"]) for conn in self.opened)
 
+    def do_same(self, step):
+        """Connections that have one server."""
+        servers = {self.conns[label].binding.server for label in step.words[1:]}
+        if len(servers) != 1:
+            raise Wrong(f"these are {sorted(servers)}")
+
     def do_one_server(self, step):
         servers = {conn.binding.server for conn in self.opened}
         if len(servers) != 1:
@@ -456,15 +462,27 @@ def toml(services):
     return "\n".join(out)
 
 
+def uncovered(known):
+    """What coverage.toml asks for and neither a case nor a test that is there shows."""
+    wanted = tomllib.loads((HERE / "coverage.toml").read_text())
+    shown = {name for case in known for name in case.get("covers", [])}
+    missing = [f"{name} is covered by no case" for name in wanted["by_case"] if name not in shown]
+    for name, (path, text) in wanted["elsewhere"].items():
+        file = HERE.parent.parent / path
+        if not file.exists() or text not in file.read_text():
+            missing.append(f"{name}: there is no {text!r} in {path}")
+    return missing
+
+
 def run_all(wire, chosen, report):
     facts = tomllib.loads((HERE / "worlds.toml").read_text())
     failed = 0
     for case in chosen:
         world = {"vlan": 0, **facts[case.get("world", "plain")]}
-        wire.begin(world, case["service"])
         try:
+            wire.begin(world, case["service"])
             Run(case, wire, world).all()
-        except (Wrong, BadCase) as error:
+        except (Wrong, BadCase, RuntimeError) as error:
             failed += 1
             report(f"FAILED {case['id']}: {error}\n  {case.get('why', '')}")
     return failed
@@ -487,6 +505,9 @@ def main():
     chosen = [case for case in known if not words or any(word in case["id"] for word in words)]
     report = (lambda text: wire.call(op="report", text=text)) if what == "memory" else print
     failed = run_all(wire, chosen, report)
+    for text in uncovered(known) if what == "memory" else []:
+        failed += 1
+        report(f"FAILED {text}")
     report(f"{len(chosen) - failed} variants of cases passed {wire.name}, {failed} failed; pending: {len(pending)}")
     for name in [case["id"] for case in pending]:
         report(f"pending: {name}")

@@ -71,6 +71,7 @@ class Tap:
     """The kernel's end of a real appliance's port. Nobody else uses the link: what the appliance counts is what we sent."""
 
     name = "real processes"
+    LIMIT = 15
     QUIET = 0.003  # What was sent before the counters were flipped has been delivered.
 
     def __init__(self, interface, admin):
@@ -82,10 +83,16 @@ class Tap:
         self.link.setsockopt(263, 23, 1)  # PACKET_IGNORE_OUTGOING
         self.link.bind((interface, 0))
         self.link.setblocking(False)
-        self.port_mac = self.call("port.list")["items"][0]["mac"]
+        self.port_mac = self.items("port.list")[0]["mac"]
         self.dead, self.got = set(), []
-        stats = self.stats()
-        self.sent = stats["rx"]
+        self.sent = self.stats()["rx"]
+        self.acquaint()
+
+    def acquaint(self):
+        """Until the appliance knows the MAC of every neighbour that its configuration names."""
+        end = time.monotonic() + 2 * self.LIMIT
+        while any(n["mac"] is None for n in self.items("neigh.list")) and time.monotonic() < end:
+            self.wait_for(0.05)
 
     def call(self, method, **params):
         self.calls += 1
@@ -95,6 +102,10 @@ class Tap:
         if "result" not in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
+
+    def items(self, method, **params):
+        answer = self.call(method, **params)
+        return answer["items"] if isinstance(answer, dict) else answer
 
     def stats(self):
         return self.call("stats.show")
@@ -138,8 +149,8 @@ class Tap:
         self.send(reply)
 
     def settle(self):
-        """Until the appliance has done with all that was sent."""
-        end = time.monotonic() + 3
+        """Until the appliance has done with all that was sent: by its own counters, however slow the machine is."""
+        end = time.monotonic() + self.LIMIT
         while True:
             self.listen()
             stats = self.stats()
@@ -151,7 +162,9 @@ class Tap:
                 if self.sent == before:
                     return stats
             if time.monotonic() > end:
-                return stats
+                facts = {key: stats[key] for key in ("rx", "tx", "held", "to_ring", "from_ring")}
+                self.sent = stats["rx"]
+                raise RuntimeError(f"not at rest {self.LIMIT} s after frame {self.sent}: {facts}")
             time.sleep(0.0005)
 
     def after(self, act):
@@ -200,7 +213,8 @@ class Tap:
         self.wait_for(8)  # Until control has asked again and given up.
 
     def sessions(self, service):
-        return self.call("session.list", service=service["name"])["items"]
+        found = self.items("session.list", service=service["name"])
+        return [{**session, "state": session["state"].replace("-", "_")} for session in found]
 
 
 def child_of_a_test():

@@ -83,7 +83,11 @@ fn one_packet(s: &Service, say: &mut impl FnMut(&str, String, &str)) {
         say("one_packet", message, "mode = \"dr\" or \"tunnel\", where servers reply to the client themselves");
     }
     if s.persistence.get() > 0 {
-        say("persistence", "persistence in a one_packet service".into(), "scheduler = \"source-ip\" keeps a client together");
+        say(
+            "persistence",
+            "persistence in a one_packet service".into(),
+            "scheduler = \"source-ip\" keeps a client together",
+        );
     }
     if s.max_sessions > 0 {
         say("max_sessions", "max_sessions in a one_packet service".into(), "it has no sessions: take the key out");

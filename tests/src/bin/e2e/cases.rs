@@ -14,7 +14,10 @@ pub fn plain(ctx: &mut Ctx) -> Result<()> {
 
 /// A port whose frames carry a tag.
 pub fn tagged(ctx: &mut Ctx) -> Result<()> {
-    through_processes(ctx, "tagged", |rig| rig.appliance.conf.vlan = 100)
+    through_processes(ctx, "tagged", |rig| {
+        rig.appliance.conf.vlan = 100;
+        rig.appliance.conf.slots = 1;
+    })
 }
 
 /// A port that takes shorter packets than its link.
@@ -24,7 +27,9 @@ pub fn short(ctx: &mut Ctx) -> Result<()> {
 
 /// Several gateways.
 pub fn gateways(ctx: &mut Ctx) -> Result<()> {
-    through_processes(ctx, "gateways", |rig| rig.appliance.conf.gateways = ["1", "8", "9"].map(|n| format!("10.0.0.{n}")).into())
+    through_processes(ctx, "gateways", |rig| {
+        rig.appliance.conf.gateways = ["1", "8", "9"].map(|n| format!("10.0.0.{n}")).into()
+    })
 }
 
 fn script() -> PathBuf {
