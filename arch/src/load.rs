@@ -69,7 +69,7 @@ pub fn load8_of_two<const AT: usize, T>(row: &T, which: usize) -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn load16_of_two<const AT: usize, T>(row: &T, which: usize) -> u64 {
-    const { assert!(AT + 4 <= size_of::<T>() && AT % 2 == 0, "the bytes lie in the row") };
+    const { assert!(AT + 4 <= size_of::<T>() && AT.is_multiple_of(2), "the bytes lie in the row") };
     #[cfg(target_arch = "x86_64")]
     {
         let word: u64;
