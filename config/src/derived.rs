@@ -226,6 +226,7 @@ impl Service {
             persistence: Millis::new(0),
             persistence_prefix: None,
             hash_key: None,
+            one_packet: false,
             client_address: ClientAddress::None,
             syn_proxy: false,
             max_sessions: 0,

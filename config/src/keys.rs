@@ -105,6 +105,7 @@ pub(crate) fn service(s: &Service) -> Keys {
     push_some(&mut keys, "persistence_prefix", s.persistence_prefix, |n| n.to_string());
     push_some(&mut keys, "hash_key", s.hash_key.as_ref(), quoted);
     keys.extend([
+        ("one_packet", s.one_packet.to_string()),
         ("client_address", quoted(s.client_address)),
         ("syn_proxy", s.syn_proxy.to_string()),
         ("max_sessions", number(s.max_sessions)),
@@ -141,6 +142,13 @@ pub(crate) fn real_server(rs: &RealServer) -> Keys {
 pub(crate) fn is_plain(key: &str) -> bool {
     matches!(
         key,
-        "weight" | "max_sessions" | "syn_proxy" | "persistence_prefix" | "health.rise" | "health.fall" | "health.port"
+        "weight"
+            | "max_sessions"
+            | "syn_proxy"
+            | "one_packet"
+            | "persistence_prefix"
+            | "health.rise"
+            | "health.fall"
+            | "health.port"
     )
 }

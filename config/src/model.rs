@@ -153,6 +153,9 @@ pub struct Service {
     /// Secret of the choices by hash, the same on all nodes of a cluster; `None`: everybody can tell who is chosen.
     #[serde(default)]
     pub hash_key: Option<String>,
+    /// Whether every datagram is scheduled for itself, without a session.
+    #[serde(default)]
+    pub one_packet: bool,
     /// How the server learns the client's address.
     pub client_address: ClientAddress,
     /// Whether SYNs are answered by cookie.

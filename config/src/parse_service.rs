@@ -33,6 +33,7 @@ pub(crate) fn service(walk: &mut Walk, mut section: Section<'_>) -> Service {
         persistence: s.duration(walk, "persistence").unwrap_or(d.persistence),
         persistence_prefix: s.integer(walk, "persistence_prefix", 1..=128),
         hash_key: optional(walk, s, "hash_key", codes::BAD_VALUE, hash_key),
+        one_packet: s.flag(walk, "one_packet", d.one_packet),
         client_address: s.word(walk, "client_address", d.client_address),
         syn_proxy: s.flag(walk, "syn_proxy", d.syn_proxy),
         max_sessions: s.integer(walk, "max_sessions", 0..=u32::MAX).unwrap_or(d.max_sessions),

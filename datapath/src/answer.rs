@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed; // One writer.
 
 use packet::arp::{self, Operation};
 use packet::build::{self, Link};
+use packet::tunnel::{self, IPIP};
 use packet::{Mac, ParseError, Parsed, V4, ethernet, icmp, quote};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::neighbours::{as_v4, ip4};
@@ -155,19 +156,25 @@ impl SlotRunner {
             return;
         }
         let segment = build::rst(reset.from, reset.to, reset.seq, None);
-        let mut frame = [0; OWN_FRAME];
-        if next.port == self.port.number {
-            let link = Link { dst: Mac(hop.mac()), src: self.port.mac, vlan: self.port.vlan };
-            if let Some(len) = build::tcp(&mut frame, link, &segment) {
-                self.originate(io, &frame[..len]);
-            }
-        } else if let Some(port) = self.shared.published.ports.get(usize::from(next.port)) {
-            let vlan = u16::try_from(port.vlan.load(Relaxed)).unwrap_or(0);
-            let link = Link { dst: Mac(hop.mac()), src: mac_of(port), vlan };
-            let target = self.sender_of(port);
-            if let Some(len) = build::tcp(&mut frame, link, &segment) {
-                self.originate_elsewhere(&frame[..len], target);
-            }
+        let ours = next.port == self.port.number;
+        let Some(port) = self.shared.published.ports.get(usize::from(next.port)) else { return };
+        let vlan = if ours { self.port.vlan } else { u16::try_from(port.vlan.load(Relaxed)).unwrap_or(0) };
+        let link = Link { dst: Mac(hop.mac()), src: if ours { self.port.mac } else { mac_of(port) }, vlan };
+        let target = self.sender_of(port);
+        let mut room = [0; IPIP + OWN_FRAME];
+        let Some(len) = room.get_mut(IPIP..).and_then(|frame| build::tcp(frame, link, &segment)) else { return };
+        let mut frame = room.get_mut(IPIP..IPIP + len);
+        if reset.wrapped {
+            let l3 = if vlan == 0 { ethernet::HEADER } else { ethernet::TAGGED_HEADER };
+            let l3 = u8::try_from(l3).unwrap_or(0);
+            let Some(src) = self.tunnel_source(reset.from, next.port) else { return };
+            let whole = room.get_mut(..IPIP + len);
+            frame = whole.and_then(|whole| tunnel::wrap(whole, l3, src, reset.at).map(|()| whole));
+        }
+        match frame {
+            Some(frame) if ours => self.originate(io, frame),
+            Some(frame) => self.originate_elsewhere(frame, target),
+            None => {}
         }
     }
 
@@ -241,6 +248,8 @@ pub(crate) struct Reset {
     seq: u32,
     /// Who gets it: the receiver, or the server that has the receiver's address.
     at: u32,
+    /// In a tunnel.
+    wrapped: bool,
 }
 
 impl Reset {
@@ -259,6 +268,7 @@ impl Reset {
             to: (row.client_ip.load(Relaxed), row.client_port.load(Relaxed)),
             at: row.client_ip.load(Relaxed),
             seq: if acked == 0 { row.end[1].load(Relaxed) } else { acked },
+            wrapped: false,
         };
         // Of a server that replies past us only what its client sent is known.
         let acked = if direct { 0 } else { row.ack[1].load(Relaxed) };
@@ -267,10 +277,9 @@ impl Reset {
             to: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),
             at: row.real_server(),
             seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(row.shift()),
+            wrapped: row.flags.load(Relaxed) & flag::TUNNEL != 0,
         };
-        // One in a tunnel would have to be wrapped; its server's own timers end it.
-        let wrapped = row.flags.load(Relaxed) & flag::TUNNEL != 0;
-        [Some(to_client), Some(to_server).filter(|_| !wrapped)]
+        [Some(to_client), Some(to_server)]
     }
 }
 

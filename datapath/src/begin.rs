@@ -7,15 +7,28 @@ use packet::{V4, ipv4, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::neighbours::ip4;
-use shm_layout::published::{Generation, ServiceRow, directory_flag, mode, owner_slot, protocol, service_flag};
+use shm_layout::published::{
+    Generation, ServiceRow, directory_flag, mode, owner_slot, protocol, scheduler, service_flag,
+};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::State;
 
 use crate::burst::Flight;
 use crate::io::Io;
+use crate::one_packet::Alone;
 use crate::runner::{Origin, SlotRunner};
 use crate::schedule::{Client, Unschedulable};
 use crate::session::{CreateError, Direction, Key, Local, New};
+
+/// What a packet without a session has begun.
+enum Begun {
+    /// A session: its record, its shift.
+    Session(u32, u32),
+    /// Nothing: another slot has its session.
+    Elsewhere(u32),
+    /// Nothing: it goes on alone.
+    Alone(Alone),
+}
 
 impl SlotRunner {
     /// A well-formed TCP or UDP packet that matched no session when the burst was probed.
@@ -88,14 +101,38 @@ impl SlotRunner {
                 return self.refuse(io, place, DropReason::NoSession);
             }
         }
+        if flight.packet.tcp_flags & (SYN | RST) == 0 && self.goes_by_hash(&flight.packet) {
+            // Perhaps begun by another node, which chose as we do: its server knows whether there is such a connection. What
+            // is not goes as fast as a SYN nobody answers.
+            return self.begin(io, place, flight);
+        }
         self.answer_reset(io, place, flight, DropReason::NoSession);
+    }
+
+    /// Does a packet to a VIP without session go to the server the hash says? Where servers know their connections by the
+    /// client's own numbers (modes dr and tunnel), and all nodes choose alike.
+    fn goes_by_hash(&self, packet: &V4) -> bool {
+        let published = &self.shared.published;
+        let find = |generation| {
+            let index = published.find_service(generation, ip4(packet.dst), packet.dport, packet.proto)?;
+            published.service(generation, index)
+        };
+        self.generation.and_then(find).is_some_and(|service| {
+            let by_hash = matches!(
+                service.scheduler.load(Relaxed),
+                scheduler::SOURCE_IP | scheduler::SOURCE_IP_PORT | scheduler::MAGLEV
+            );
+            by_hash && matches!(service.mode.load(Relaxed), mode::DR | mode::TUNNEL)
+        })
     }
 
     /// Begins a session: service, server, local port, numbers, record; then forwards its first packet.
     pub(crate) fn begin<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight) {
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };
         match self.try_begin(io, place, flight, generation) {
-            Ok((index, shift)) => {
+            Ok(Begun::Elsewhere(target)) => self.pass_on(io, place, target, RecordKind::Redirect),
+            Ok(Begun::Alone(alone)) => self.send_alone(io, place, &flight.packet, &alone),
+            Ok(Begun::Session(index, shift)) => {
                 self.counts.add(Flow::Created, 1);
                 self.first_packet(index, flight);
                 self.forward(io, place, &flight.packet, index, Direction::Client, shift);
@@ -117,7 +154,7 @@ impl SlotRunner {
         place: usize,
         flight: &Flight,
         generation: Generation,
-    ) -> Result<(u32, u32), DropReason> {
+    ) -> Result<Begun, DropReason> {
         let packet = &flight.packet;
         let published = &self.shared.published;
         if packet.ttl <= 1 {
@@ -148,7 +185,6 @@ impl SlotRunner {
         let state = if tcp { State::SynSent } else { State::Udp };
         let timeout = service.timeouts.get(state as usize).map_or(0, |t| t.load(Relaxed));
         let service_id = service.id.load(Relaxed);
-        let to_client = self.shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
         let to_server = self.shared.next_hop(ip4(server.0)).ok_or(DropReason::NoRoute)?;
         // Towards whom, from whom, and what stands in the shift's place (see `flag::DIRECT`).
         let mode = service.mode.load(Relaxed);
@@ -157,12 +193,23 @@ impl SlotRunner {
         if mode == mode::DR && to_server.neighbour != ip4(server.0) {
             return Err(DropReason::NoRoute); // A router would send it, addressed to the VIP, back to us.
         }
+        if direct && !tcp && service.flags.load(Relaxed) & service_flag::ONE_PACKET != 0 {
+            self.sessions.claim_counts((server_id, server_tag), (service_index, service_id));
+            let tunnel = mode == mode::TUNNEL;
+            return Ok(Begun::Alone(Alone { server: server.0, server_id, tunnel, next: to_server }));
+        }
+        let to_client = self.shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
         let (real, server) = (server.0, if direct { (packet.dst, packet.dport) } else { server });
         let local = if translates {
             self.pick_local(to_server.port, server, packet.proto)
         } else {
             self.client_itself(packet, server)
         };
+        if local.is_none() && direct {
+            // Server side and VIP are one here: who has that key has this very session.
+            let reply = Key::new(server.0, server.1, packet.src, packet.sport, packet.proto);
+            return self.elsewhere(reply).map(Begun::Elsewhere).ok_or(DropReason::NoPort);
+        }
         let local = local.ok_or(DropReason::NoPort)?;
         let shift = if tcp && translates { self.isn_shift(server, local, packet.seq) } else { 0 };
         if !to_client.hop.resolved() {
@@ -207,7 +254,7 @@ impl SlotRunner {
             CreateError::IndexFull => DropReason::IndexFull,
             CreateError::Exists => DropReason::BadRecord,
         })?;
-        Ok((index, shift))
+        Ok(Begun::Session(index, shift))
     }
 
     /// Counts a new session that a service could not have; counts of an earlier use of its row begin from 0.

@@ -13,6 +13,7 @@ use crate::burst::Flight;
 use crate::io::Io;
 use crate::runner::{Origin, SlotRunner, mac_of};
 use crate::session::Direction;
+use crate::shared::NextHop;
 use crate::tcp::{self, Segment, Step};
 
 impl SlotRunner {
@@ -131,6 +132,12 @@ impl SlotRunner {
         };
         let hop = self.shared.neighbours.hop(hop_row);
         let usable = hop_row != 0 && hop.resolved() && hop.tag() == hop_tag && hop.port() == self.port.number;
+        let most = usize::from(packet.l3) + self.port.mtu as usize;
+        let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
+        let fits = usable && frame.len() <= most;
+        if !fits && self.too_long(io, place, packet, index, direction) {
+            return;
+        }
         let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
         rewrite_v4(frame, packet, &rewrite);
         // SACK blocks of the server name the client's numbers as the server knows them.
@@ -138,8 +145,7 @@ impl SlotRunner {
         if options && direction == Direction::Server && packet.proto == protocol::TCP {
             tcp_options::shift_sack(frame, packet, shift);
         }
-        let most = usize::from(packet.l3) + self.port.mtu as usize;
-        if usable && frame.len() <= most {
+        if fits {
             ethernet::set_addresses(frame, Mac(hop.mac()), self.port.mac);
             if !io.send(place) {
                 self.refuse(io, place, DropReason::TxFull);
@@ -238,23 +244,26 @@ impl SlotRunner {
         if next.row != 0 && next.hop.resolved() {
             return Some(next.hop);
         }
+        self.wait_for(io, place, &next);
+        None
+    }
+
+    /// Lets a packet that is ready to be sent wait for a neighbour whose MAC is not known.
+    pub(crate) fn wait_for<I: Io>(&mut self, io: &mut I, place: usize, next: &NextHop) {
         self.ask_neighbour(next.neighbour, next.port);
         if next.port != self.port.number {
             // Waiting for a neighbour of another port is not done: its slots have their own places.
-            self.refuse(io, place, DropReason::NoNeighbour);
-            return None;
+            return self.refuse(io, place, DropReason::NoNeighbour);
         }
         // Once the neighbour has answered nobody looks any more.
         let most = ethernet::TAGGED_HEADER + self.port.mtu as usize;
         if io.frame(place).is_none_or(|frame| frame.len() > most) {
-            self.refuse(io, place, DropReason::TooBig);
-            return None;
+            return self.refuse(io, place, DropReason::TooBig);
         }
         match self.waiting.admit(next.neighbour, next.port, self.now_ms) {
             Some(at) => io.park(place, at),
             None => self.refuse(io, place, DropReason::NoNeighbour),
         }
-        None
     }
 
     /// Asks control for a neighbour.

@@ -16,6 +16,7 @@ mod forward;
 pub mod io;
 pub mod io_memory;
 mod kernel;
+mod one_packet;
 mod plain;
 mod rate;
 mod runner;
@@ -25,6 +26,7 @@ mod shared;
 mod sweep;
 pub mod tcp;
 mod timeout;
+mod too_big;
 mod tunnel;
 mod waiting;
 

@@ -52,17 +52,24 @@ impl Shared {
         (0_u8..).zip(self.published.ports.iter()).filter(move |(_, row)| used(row))
     }
 
-    /// Where a packet to `ip` goes next: our port and the neighbour's address. On-link first, else the first gateway.
+    /// Where a packet to `ip` goes next: our port and the neighbour's address. On-link first, else by a gateway of the first
+    /// port that has one of the family. Of several the address decides (rendezvous hashing: nobody moves but those behind a
+    /// gateway that fails or comes back) among those that answer.
     #[must_use]
     pub fn route(&self, ip: Ip) -> Option<(u8, Ip)> {
         let on_link = self.ports().find(|(_, port)| port.addresses.iter().any(|a| a.contains(ip)));
         if let Some((number, _)) = on_link {
             return Some((number, ip));
         }
-        let same_family = |gateway: Ip| is_v4(gateway) == is_v4(ip);
         self.ports().find_map(|(number, port)| {
-            let mut gateways = port.gateways.iter().filter_map(|g| g.get());
-            gateways.find(|(gateway, _)| same_family(*gateway)).map(|(gateway, _)| (number, gateway))
+            let addresses = port.gateways.iter().filter_map(|row| row.get()).map(|(gateway, _)| gateway);
+            let mut gateways = addresses.filter(|gateway| is_v4(*gateway) == is_v4(ip));
+            let first = gateways.next()?;
+            let Some(second) = gateways.next() else { return Some((number, first)) };
+            let answers = |gateway: &Ip| self.neighbours.find(*gateway, number).is_some_and(|(_, hop)| hop.resolved());
+            let all = [first, second].into_iter().chain(gateways);
+            let chosen = all.filter(answers).max_by_key(|gateway| affinity(ip, *gateway));
+            Some((number, chosen.unwrap_or(first)))
         })
     }
 
@@ -90,4 +97,14 @@ pub struct NextHop {
 
 fn is_v4(ip: Ip) -> bool {
     ip[0] == 0 && ip[1] >> 32 == 0xffff
+}
+
+/// How much an address wants a gateway: whose value is highest gets it. Alike on every slot and node.
+fn affinity(ip: Ip, gateway: Ip) -> u64 {
+    let mix = |x: u64| {
+        let x = (x ^ x >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ x >> 31
+    };
+    mix(mix(mix(ip[0]) ^ ip[1]) ^ mix(gateway[0] ^ mix(gateway[1])))
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed; // Session and published rows: see `forward`.
 
 use packet::tunnel::{IPIP, wrap};
-use packet::{Rewrite, V4, build, icmp, ipv4, rewrite_v4};
+use packet::{Rewrite, V4, rewrite_v4};
 use shm_layout::counters::DropReason;
 use shm_layout::neighbours::{as_v4, ip4};
 use shm_layout::session::SessionRow;
@@ -13,7 +13,7 @@ use crate::runner::SlotRunner;
 use crate::session::Direction;
 
 /// [`IPIP`] in the type of an IP length.
-const MORE: u16 = 20;
+pub(crate) const MORE: u16 = 20;
 const _: () = assert!(MORE as usize == IPIP);
 
 impl SlotRunner {
@@ -25,7 +25,7 @@ impl SlotRunner {
         };
         let mtu = self.mtu_towards_server(row);
         if u32::from(packet.total_len) + u32::from(MORE) > mtu {
-            return self.too_big_for_tunnel(io, place, packet, mtu);
+            return self.too_big(io, place, packet, mtu.saturating_sub(MORE.into()));
         }
         let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
         let (src, dst, sport, dport) = (packet.src, packet.dst, packet.sport, packet.dport);
@@ -39,16 +39,14 @@ impl SlotRunner {
             return self.refuse(io, place, DropReason::BadRecord);
         };
         let hop = self.shared.neighbours.hop(row.hop[1].load(Relaxed));
-        let Some(src) = self.tunnel_source(row, self.port_towards_server(row)) else {
+        let client = (row.client_ip.load(Relaxed), row.client_port.load(Relaxed));
+        let Some(src) = self.tunnel_source(client, self.port_towards_server(row)) else {
             return self.refuse(io, place, DropReason::NoPort);
         };
         let dst = row.real_server();
-        // What pads the frame would lie within the outer packet's frame: cut off.
-        let room = io.resize(place, packet.end()) && io.prepend(place, IPIP);
-        if !room || io.frame(place).and_then(|frame| wrap(frame, packet.l3, src, dst)).is_none() {
+        let Some(outer) = self.wrap(io, place, packet, (src, dst)) else {
             return self.refuse(io, place, DropReason::NoBuffer);
-        }
-        let outer = V4 { total_len: packet.total_len.saturating_add(MORE), ..*packet };
+        };
         let usable = hop.resolved() && hop.tag() == row.hop_tag[1].load(Relaxed);
         let hop = if usable { Some(hop) } else { self.find_hop(io, place, index, Direction::Client) };
         if let Some(hop) = hop {
@@ -56,10 +54,18 @@ impl SlotRunner {
         }
     }
 
+    /// Wraps a packet; what it is now. `None`: its buffer has no room.
+    pub(crate) fn wrap<I: Io>(&self, io: &mut I, place: usize, packet: &V4, (src, dst): (u32, u32)) -> Option<V4> {
+        // What pads the frame would lie within the outer packet's frame: cut off.
+        let room = io.resize(place, packet.end()) && io.prepend(place, IPIP);
+        io.frame(place).filter(|_| room).and_then(|frame| wrap(frame, packet.l3, src, dst))?;
+        Some(V4 { total_len: packet.total_len.saturating_add(MORE), ..*packet })
+    }
+
     /// Outer source: of all local addresses of the port, or its own if it has none, by the client, so that a server's queues
     /// share the load and one connection stays on one of them.
-    fn tunnel_source(&self, row: &SessionRow, port: u8) -> Option<u32> {
-        let client = u64::from(row.client_ip.load(Relaxed)) << 16 | u64::from(row.client_port.load(Relaxed));
+    pub(crate) fn tunnel_source(&self, client: (u32, u16), port: u8) -> Option<u32> {
+        let client = u64::from(client.0) << 16 | u64::from(client.1);
         let pool = self.locals.get(usize::from(port)).filter(|pool| !pool.is_empty());
         if let Some(pool) = pool {
             let spread = client.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -80,28 +86,6 @@ impl SlotRunner {
     }
 
     fn mtu_towards_server(&self, row: &SessionRow) -> u32 {
-        let port = self.port_towards_server(row);
-        if port == self.port.number {
-            return self.port.mtu;
-        }
-        self.shared.published.ports.get(usize::from(port)).map_or(self.port.mtu, |port| port.mtu.load(Relaxed))
-    }
-
-    /// Says so to the client if it asked not to be cut up (RFC 1191), from the VIP.
-    fn too_big_for_tunnel<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, mtu: u32) {
-        let kind = (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED);
-        let most = u16::try_from(mtu.saturating_sub(MORE.into())).unwrap_or(u16::MAX);
-        let asked = |frame: &[u8]| frame.get(usize::from(packet.l3)..).is_some_and(ipv4::dont_fragment);
-        let built = io
-            .frame(place)
-            .filter(|frame| asked(frame))
-            .and_then(|frame| build::icmp_error(self.scratch.as_mut_slice(), frame, packet, packet.dst, kind, most));
-        if let Some(len) = built
-            && self.answerable(io, place, packet)
-            && self.answers.allow(self.now_ms)
-        {
-            self.originate_from_scratch(io, len);
-        }
-        self.refuse(io, place, DropReason::TooBig);
+        self.mtu_of(self.port_towards_server(row))
     }
 }

@@ -4,9 +4,8 @@
 mod world;
 
 use etherparse::{NetSlice, SlicedPacket};
-use shm_layout::counters::DropReason;
 use shm_layout::publish::{MemberPlan, ServicePlan};
-use shm_layout::published::{admin, mode, protocol};
+use shm_layout::published::{mode, protocol};
 use shm_layout::session::State;
 use world::*;
 
@@ -94,28 +93,6 @@ fn outer_sources_are_spread_over_the_local_addresses() {
 }
 
 #[test]
-fn what_does_not_fit_into_the_tunnel_is_reported() {
-    let mut world = tunnel(1);
-    world.deliver(0, syn(40_000, 7).frame());
-    let fits = Tcp { from: (CLIENT, 40_000), seq: 8, ack: Some(901), payload: vec![1; 1440], ..Tcp::default() };
-    assert_eq!(unwrapped(&world.deliver(0, fits.frame()).remove(0).1).2.len(), 1480);
-    let mut large = Tcp { payload: vec![1; 1441], ..fits }.frame();
-    large[20] = 0x40; // DF
-    fix_ip_checksum(&mut large);
-    let out = world.deliver(0, large.clone());
-    let error = checked(&out[0].1);
-    let message = &out[0].1[34..];
-    assert_eq!((error.src, error.dst, message[0], message[1]), (VIP, CLIENT, 3, 4));
-    assert_eq!(u16::from_be_bytes([message[6], message[7]]), 1480, "what fits");
-    assert_eq!(message[8..28], large[14..34], "about that packet");
-    large[20] = 0;
-    fix_ip_checksum(&mut large);
-    assert!(world.deliver(0, large).is_empty(), "without DF nobody listens");
-    assert_eq!(world.dropped(DropReason::TooBig), 2);
-    world.rest();
-}
-
-#[test]
 fn an_error_about_the_servers_packet_reaches_it_wrapped() {
     let mut world = tunnel(1);
     let ([_, to], ..) = unwrapped(&world.deliver(0, syn(40_000, 7).frame()).remove(0).1);
@@ -124,17 +101,5 @@ fn an_error_about_the_servers_packet_reaches_it_wrapped() {
     let error = icmp_error((3, 4), 1280, &told.frame()[14..], VIP);
     let ([_, dst], _, inner) = unwrapped(&world.deliver(0, error.clone()).remove(0).1);
     assert_eq!((dst, inner), (to, one_hop_on(&error)));
-    world.rest();
-}
-
-#[test]
-fn the_client_hears_of_an_end_by_order() {
-    let mut world = tunnel(1);
-    world.deliver(0, syn(40_000, 7).frame());
-    world.deliver(0, Tcp { from: (CLIENT, 40_000), seq: 8, ack: Some(901), ..Tcp::default() }.frame());
-    world.plan.services[0].members.iter_mut().for_each(|m| m.admin = admin::DISABLED);
-    world.put_in_force();
-    let told: Vec<_> = world.run().iter().map(|(_, f)| checked(f)).map(|p| (p.src, p.dst, p.seq)).collect();
-    assert_eq!(told, [(VIP, CLIENT, 901)]);
     world.rest();
 }

@@ -88,6 +88,9 @@ pub struct Settings {
     /// Secret of the choices by hash, the same on all nodes of a cluster
     #[arg(long, value_name = "TEXT")]
     hash_key: Option<String>,
+    /// Every datagram is scheduled for itself, without a session (udp; dr and tunnel): true or false
+    #[arg(long, value_name = "BOOL")]
+    one_packet: Option<String>,
     /// How the server learns the client's address
     #[arg(long, value_name = "HOW")]
     client_address: Option<String>,
@@ -127,6 +130,7 @@ impl Settings {
             ("persistence", self.persistence),
             ("persistence_prefix", self.persistence_prefix),
             ("hash_key", self.hash_key),
+            ("one_packet", self.one_packet),
             ("client_address", self.client_address),
             ("syn_proxy", self.syn_proxy),
             ("max_sessions", self.max_sessions),

@@ -18,6 +18,8 @@ pub const ECHO_REQUEST: u8 = 8;
 pub const TIME_EXCEEDED: u8 = 11;
 /// Type: parameter problem.
 pub const PARAMETER_PROBLEM: u8 = 12;
+/// Code of [`UNREACHABLE`]: host.
+pub const HOST_UNREACHABLE: u8 = 1;
 /// Code of [`UNREACHABLE`]: port.
 pub const PORT_UNREACHABLE: u8 = 3;
 /// Code of [`UNREACHABLE`]: fragmentation needed and DF set.

@@ -6,7 +6,7 @@ use crate::icmp::{HEADER, PARAMETER_PROBLEM, TIME_EXCEEDED, UNREACHABLE};
 use crate::parse::V4;
 use crate::rewrite::Rewrite;
 use crate::wire::{get16, get32, put16, put32};
-use crate::{ipv4, tcp};
+use crate::{ipv4, tcp, tunnel};
 
 /// What is quoted of layer 4 at least: ports, and of TCP the sequence number.
 const LEAST: usize = 8;
@@ -53,6 +53,61 @@ pub fn read(frame: &[u8], p: &V4) -> Option<Quote> {
     // RFC 4884: of a message with extensions the quote's length stands in the header, in words of four bytes.
     let words = usize::from(*message.get(5)?);
     let most = if words == 0 { p.end() } else { p.end().min(l3 + 4 * words) };
+    read_at(frame, l3, most)
+}
+
+/// What the ICMP error `p` of `frame` quotes of a packet in a tunnel (RFC 2003): the far end the outer packet was sent to, and
+/// the packet within, if enough of it is quoted. The outer packet's source is the error's receiver.
+#[must_use]
+pub fn read_tunnelled(frame: &[u8], p: &V4) -> Option<(u32, Quote)> {
+    let message = p.segment(frame);
+    if !is_error(p) || message.len() < HEADER || fold(sum(message)) != 0xffff {
+        return None;
+    }
+    let l3 = usize::from(p.l4) + HEADER;
+    let outer: &[u8; ipv4::HEADER] = frame.get(l3..)?.first_chunk()?;
+    let len = usize::from(outer[0] & 0xf) * 4;
+    if outer[0] >> 4 != 4 || len < ipv4::HEADER || outer[9] != tunnel::PROTOCOL || get32(outer, 12) != p.dst {
+        return None;
+    }
+    // What extensions may follow is not told from a quote here: the packet within says how long it is.
+    Some((get32(outer, 16), read_at(frame, l3 + len, p.end())?))
+}
+
+/// Makes the error `p`, of which [`read_tunnelled`] has read `quote`, one about the packet within alone: of `kind`, with `mtu`
+/// (0: none) beside it, from `src` to `dst`. Returns the frame's new length. `None`: the frame is another one; it may be half
+/// changed.
+pub fn untunnel(
+    frame: &mut [u8],
+    p: &V4,
+    quote: &Quote,
+    (src, dst): (u32, u32),
+    kind: (u8, u8),
+    mtu: u16,
+) -> Option<usize> {
+    let (l3, l4) = (usize::from(p.l3), usize::from(p.l4));
+    let (to, len) = (l4 + HEADER, quote.end.checked_sub(quote.l3)?);
+    frame.get(..quote.end)?;
+    frame.copy_within(quote.l3..quote.end, to);
+    let message = frame.get_mut(l4..to + len)?;
+    let header: &mut [u8; HEADER] = message.first_chunk_mut()?;
+    *header = [kind.0, kind.1, 0, 0, 0, 0, 0, 0];
+    put16(header, 6, mtu);
+    let sum = checksum(message);
+    message.get_mut(2..4)?.copy_from_slice(&sum.to_be_bytes());
+    let packet = frame.get_mut(l3..l4)?;
+    let window: &mut [u8; ipv4::HEADER] = packet.first_chunk_mut()?;
+    put16(window, 2, u16::try_from(to + len - l3).ok()?);
+    put16(window, 10, 0);
+    let sum = checksum(packet);
+    packet.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
+    ipv4::set_addresses(packet, src, dst)?;
+    ipv4::set_ttl(packet, p.ttl.saturating_sub(1));
+    Some(to + len)
+}
+
+/// Reads the packet quoted at `l3`, of which what lies before `most` is quoted.
+fn read_at(frame: &[u8], l3: usize, most: usize) -> Option<Quote> {
     let quoted = frame.get(l3..most)?;
     let ip: &[u8; ipv4::HEADER] = quoted.first_chunk()?;
     let (version, len) = (ip[0] >> 4, usize::from(ip[0] & 0xf) * 4);

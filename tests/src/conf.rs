@@ -38,6 +38,8 @@ pub struct Conf {
     pub laddrs: Vec<String>,
     /// Services.
     pub services: Vec<Service>,
+    /// Further services, as TOML.
+    pub services_toml: String,
 }
 
 /// One `[[service]]`.
@@ -102,6 +104,7 @@ impl Conf {
             limits: None,
             laddrs: vec!["10.0.0.128/30".into()],
             services: Vec::new(),
+            services_toml: String::new(),
         }
     }
 
@@ -153,7 +156,7 @@ impl Conf {
         for service in &self.services {
             service.write(out)?;
         }
-        Ok(())
+        out.write_str(&self.services_toml)
     }
 }
 

@@ -57,6 +57,9 @@ fn conflicts(c: &mut Checker<'_>, i: usize, s: &Service) {
     if s.syn_proxy && s.protocol == Protocol::Udp {
         say("syn_proxy", "syn_proxy in a udp service".into(), "only TCP has SYNs");
     }
+    if s.one_packet {
+        one_packet(s, &mut say);
+    }
     match (s.client_address, s.protocol) {
         (ClientAddress::Toa | ClientAddress::ProxyV2, Protocol::Udp) => {
             let message = format!("client_address \"{}\" in a udp service", s.client_address);
@@ -67,6 +70,27 @@ fn conflicts(c: &mut Checker<'_>, i: usize, s: &Service) {
             say("client_address", message, "write none, toa or proxy-v2");
         }
         _ => {}
+    }
+}
+
+/// One-packet scheduling keeps no session (ADR 0016): nothing that needs one goes with it.
+fn one_packet(s: &Service, say: &mut impl FnMut(&str, String, &str)) {
+    if s.protocol == Protocol::Tcp {
+        say("one_packet", "one_packet in a tcp service".into(), "only datagrams stand alone");
+    }
+    if !matches!(s.mode, Mode::Dr | Mode::Tunnel) {
+        let message = format!("one_packet in a service of mode {}: its replies would find nobody", s.mode);
+        say("one_packet", message, "mode = \"dr\" or \"tunnel\", where servers reply to the client themselves");
+    }
+    if s.persistence.get() > 0 {
+        say(
+            "persistence",
+            "persistence in a one_packet service".into(),
+            "scheduler = \"source-ip\" keeps a client together",
+        );
+    }
+    if s.max_sessions > 0 {
+        say("max_sessions", "max_sessions in a one_packet service".into(), "it has no sessions: take the key out");
     }
 }
 

@@ -139,7 +139,7 @@ impl SessionTable {
         let slot = &self.slot;
         let row = slot.sessions.get(record as usize).ok_or(CreateError::IndexFull)?;
         new.write(row);
-        self.claim_counts(new);
+        self.claim_counts((new.server_id, new.server_tag), (new.service, new.service_id));
 
         let wheel = self.first_visit(new.now_ms, new.timeout_ms);
         let link = slot.wheel.get(wheel as usize).map_or(NONE, |head| head.load(Ordering::Relaxed));
@@ -280,25 +280,25 @@ impl SessionTable {
 
     /// Count rows whose id got a new use start from 0. Ids are given again only when every slot counts 0 for them, so a
     /// row that still counts keeps its old use until its last session is gone.
-    fn claim_counts(&self, new: &New) {
+    pub(crate) fn claim_counts(&self, (server_id, server_tag): (u32, u32), (service, service_id): (u32, u32)) {
         let r = Ordering::Relaxed; // Relaxed: own data; readers take the tag as a hint which use the counts belong to.
-        if let Some(row) = self.slot.servers.get(new.server_id as usize) {
-            let stale = row.tag.load(r) != new.server_tag || row.service.load(r) != new.service;
+        if let Some(row) = self.slot.servers.get(server_id as usize) {
+            let stale = row.tag.load(r) != server_tag || row.service.load(r) != service;
             if stale && row.active.load(r) == 0 {
                 for word in [&row.total, &row.packets_in, &row.packets_out, &row.bytes_in, &row.bytes_out] {
                     word.put(0);
                 }
-                row.service.put(new.service);
-                row.tag.put(new.server_tag); // Last: a kill before repeats all of it.
+                row.service.put(service);
+                row.tag.put(server_tag); // Last: a kill before repeats all of it.
             }
         }
-        if let Some(row) = self.slot.services.get(new.service as usize)
-            && row.id.load(r) != new.service_id
+        if let Some(row) = self.slot.services.get(service as usize)
+            && row.id.load(r) != service_id
             && row.active.load(r) == 0
         {
             row.total.put(0);
             row.refused.put(0);
-            row.id.put(new.service_id);
+            row.id.put(service_id);
         }
     }
 }

@@ -21,6 +21,8 @@ use super::register::{Difference, Register, ServiceEntry};
 
 /// How long an answer counts, ms.
 pub const REACHABLE_MS: u64 = 30_000;
+/// The same of a gateway that is one of several: the others take over for one that is gone, within this and its questions.
+pub const GATEWAY_REACHABLE_MS: u64 = 3_000;
 /// Waits after each question of somebody unknown, ms; after the last it has failed.
 const FIRST_WAITS: [u64; 5] = [50, 200, 1000, 1000, 1000];
 /// Questions to somebody known before it has failed; one a second.
@@ -294,9 +296,11 @@ impl Neighbourhood {
         if entry.asked && to_us {
             (entry.asked, entry.tries) = (false, 0);
             self.learner.confirm(number, message.sender_mac.0, now_ms);
+            let several = net.gateways.len() > 1 && net.gateways.contains(&entry.ip);
+            let reachable = if several { GATEWAY_REACHABLE_MS } else { REACHABLE_MS };
             // Spread, so that neighbours learned together are not asked again together.
-            let spread = u64::from(number) * 37 % 3000;
-            self.schedule(number, now_ms + REACHABLE_MS - spread);
+            let spread = u64::from(number) * 37 % (reachable / 10);
+            self.schedule(number, now_ms + reachable - spread);
         } else if entry.pinned && !entry.asked && hop.mac() != message.sender_mac.0 {
             // A configured neighbour seems to have moved, or come back: ask everybody, now.
             entry.tries = u32::from(hop.resolved());

@@ -74,6 +74,7 @@ fn service(entry: &ServiceEntry) -> ServicePlan {
         Scheduler::Maglev => scheduler::MAGLEV,
     };
     let panic = if service.panic == Panic::On { service_flag::PANIC } else { 0 };
+    let one_packet = if service.one_packet { service_flag::ONE_PACKET } else { 0 };
     ServicePlan {
         index: entry.index,
         id: entry.id,
@@ -82,7 +83,7 @@ fn service(entry: &ServiceEntry) -> ServicePlan {
         protocol: service.protocol.number(),
         mode,
         scheduler,
-        flags: panic | if entry.removed { service_flag::REMOVED } else { 0 },
+        flags: panic | one_packet | if entry.removed { service_flag::REMOVED } else { 0 },
         max_sessions: service.max_sessions,
         check_interval_ms: if service.health.kind == HealthKind::None { 0 } else { service.health.interval.get() },
         timeouts: timeouts(service),

@@ -305,6 +305,9 @@ pub mod service_flag {
     pub const REMOVED: u8 = 2;
     /// A client's prefix keeps its server. From layout 1.1.
     pub const PERSISTENT: u8 = 4;
+    /// Every datagram is scheduled for itself, without a session (modes dr and tunnel). From layout 1.2; a worker that does not
+    /// know it keeps sessions.
+    pub const ONE_PACKET: u8 = 8;
 }
 
 /// A version of a real server within a service version.

@@ -39,8 +39,13 @@ impl Ctx {
 
     /// As [`Self::bare_rig`], with another number of server hosts.
     pub fn rig_of(&mut self, servers: u8) -> Result<Rig> {
+        self.rig_with(RigSpec { servers, ..RigSpec::new("") })
+    }
+
+    /// As [`Self::bare_rig`], of another kind; it gets a name of its own.
+    pub fn rig_with(&mut self, spec: RigSpec) -> Result<Rig> {
         self.count += 1;
-        let mut rig = Rig::new(&RigSpec { servers, ..RigSpec::new(&format!("r{}", self.count)) })?;
+        let mut rig = Rig::new(&RigSpec { name: format!("r{}", self.count), ..spec })?;
         rig.keep_logs(self.logs.clone());
         Ok(rig)
     }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod board;
+mod cases;
 mod changes;
 mod configuration;
 mod crash;
@@ -59,6 +60,10 @@ const TESTS: &[Test] = &[
     test("forwarding::law_under_load", 180, forwarding::law_under_load),
     test("forwarding::server_speaks_first", 120, forwarding::server_speaks_first),
     test("forwarding::malformed_packets", 120, forwarding::malformed_packets),
+    test("cases::plain", 300, cases::plain),
+    test("cases::tagged", 120, cases::tagged),
+    test("cases::short", 120, cases::short),
+    test("cases::gateways", 120, cases::gateways),
     test("icmp::path_mtu", 60, icmp::path_mtu),
     test("icmp::port_unreachable", 60, icmp::port_unreachable),
     test("vlan::tagged_port", 120, vlan::tagged_port),
