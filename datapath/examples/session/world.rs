@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use datapath::{Shared, SlotRunner};
 use shm_layout::board::Board;
+use shm_layout::choice::Choices;
 use shm_layout::learn::Learner;
 use shm_layout::neighbours::{Neighbours, ip4};
 use shm_layout::persistence::Persistence;
@@ -47,6 +48,7 @@ pub fn make(case: Case) -> SlotRunner {
     let services = u64::from(case.services);
     let geometry = PublishedGeometry { services: services.max(8), servers };
     let published = Published::format(&memory(Published::bytes(geometry)), geometry).unwrap();
+    let published = published.with(Some(Choices::anonymous(case.services.max(8)).unwrap()));
     let neighbours = Neighbours::format(&memory(Neighbours::bytes(64)), 64).unwrap();
     let services = services.max(8);
     let geometry = SlotGeometry { slot: 0, slots: 1, sessions: SESSIONS, servers, services, extensions: 0 };
