@@ -50,8 +50,8 @@ pub trait Services {
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
     /// A copy of the service at a place, with its servers.
     fn service(&self, place: usize) -> Service;
-    /// Places, ascending, of all that share an address with `service`: see [`Shares`].
-    fn sharing(&self, service: &Service) -> Vec<usize>;
+    /// Places, ascending, of all that share one of these addresses.
+    fn sharing(&self, shares: &Shares) -> Vec<usize>;
 }
 
 impl Services for [Service] {
@@ -67,34 +67,46 @@ impl Services for [Service] {
     fn service(&self, place: usize) -> Service {
         self[place].clone()
     }
-    fn sharing(&self, service: &Service) -> Vec<usize> {
-        let shares = Shares::of(service);
+    fn sharing(&self, shares: &Shares) -> Vec<usize> {
         let of = |s: &Service| shares.with(s.vip, s.rs.iter().map(|rs| rs.address.ip()));
         self.iter().enumerate().filter(|(_, s)| of(s)).map(|(place, _)| place).collect()
     }
 }
 
-/// The addresses by which others can collide with a service: by its VIP with its port, by having its VIP's address as a
-/// server, or one of its servers' as their VIP.
+/// The addresses by which others can newly collide with a service: by its VIP with its port, by having its VIP's address as
+/// a server, or one of its servers' as their VIP. Those it had before were accepted, and are looked for no more: most edits
+/// bring none.
 #[derive(Debug)]
 pub struct Shares {
-    vip: SocketAddr,
+    vip: Option<SocketAddr>,
     /// Sorted.
     servers: Vec<IpAddr>,
 }
 
 impl Shares {
-    /// Of `service`.
+    /// Of `service`, which was `before`.
     #[must_use]
-    pub fn of(service: &Service) -> Self {
+    pub fn of(before: Option<&Service>, service: &Service) -> Self {
+        // What is allowed beside what depends on protocol and mode too.
+        let kind = |s: &Service| (s.protocol, s.mode);
+        let before = before.filter(|b| kind(b) == kind(service));
+        let known: HashSet<IpAddr> = before.into_iter().flat_map(|b| &b.rs).map(|rs| rs.address.ip()).collect();
         let mut servers: Vec<IpAddr> = service.rs.iter().map(|rs| rs.address.ip()).collect();
+        servers.retain(|ip| !known.contains(ip));
         servers.sort_unstable();
-        Self { vip: service.vip, servers }
+        Self { vip: Some(service.vip).filter(|vip| before.is_none_or(|b| b.vip != *vip)), servers }
+    }
+
+    /// Is there nothing new to look for?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.vip.is_none() && self.servers.is_empty()
     }
 
     /// Does a service of this VIP and these servers share one?
     pub fn with(&self, vip: SocketAddr, mut servers: impl Iterator<Item = IpAddr>) -> bool {
-        vip == self.vip || self.servers.binary_search(&vip.ip()).is_ok() || servers.any(|ip| ip == self.vip.ip())
+        let of_vip = |own: SocketAddr| vip == own || servers.any(|ip| ip == own.ip());
+        self.servers.binary_search(&vip.ip()).is_ok() || self.vip.is_some_and(of_vip)
     }
 }
 
@@ -130,11 +142,16 @@ impl Edit {
             // Where there is less, nothing can be wrong that was not.
             Touched::Removed(_) => return Ok((touched, Report::from_diagnostics(found))),
         };
-        let before = if more == 1 { 0 } else { services.service(place).rs.len() };
-        let size = Size { services: services.count() + more, servers: services.servers() + service.rs.len() - before };
+        let before = (more == 0).then(|| services.service(place));
+        let replaced = before.as_ref().map_or(0, |b| b.rs.len());
+        let size =
+            Size { services: services.count() + more, servers: services.servers() + service.rs.len() - replaced };
         // It, and whom it can collide with; in their order, so that the same one of two is told.
-        let mut places = services.sharing(service);
-        places.extend(services.names().position(|name| name == service.name.as_str()));
+        let shares = Shares::of(before.as_ref(), service);
+        let mut places = if shares.is_empty() { Vec::new() } else { services.sharing(&shares) };
+        if before.is_none() {
+            places.extend(services.names().position(|name| name == service.name.as_str()));
+        }
         places.push(place);
         places.sort_unstable();
         places.dedup();

@@ -151,7 +151,8 @@ mod tests {
 
         let foreign = Hello { layout: 0x0002_0000, ..peer.clone() };
         let why = Hello::parse(&json(&foreign), &own).unwrap_err();
-        for part in ["worker of zone 1, version 0.2.0, process 77 has 2.0", "holder", "has 1.0"] {
+        let ours = format!("has {}.{}", own.layout >> 16, own.layout & 0xffff);
+        for part in ["worker of zone 1, version 0.2.0, process 77 has 2.0", "holder", &ours] {
             assert!(why.contains(part), "{why}");
         }
         let minor = Hello { layout: own.layout + 1, ..peer.clone() };

@@ -6,6 +6,7 @@
 
 mod arena;
 mod choices;
+mod directory;
 mod node;
 mod plan;
 mod quorum;
@@ -13,11 +14,12 @@ mod sequence;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use arena::Arena;
@@ -28,8 +30,7 @@ pub use quorum::{Laggard, control_age_ms, lowest_seen, owner_alive};
 pub use sequence::{STEPS_MAX, smooth};
 
 use crate::limits::{MAX_LADDRS, NONE, RETIRED_GENERATIONS};
-use crate::published::{Published, address_hash, admin, directory_flag, mode, service_flag};
-use crate::segment::Rows;
+use crate::published::Published;
 use crate::seqlock;
 use crate::slot::Slot;
 
@@ -235,7 +236,7 @@ impl Publisher {
 
     /// Is exactly this in force? (A plan in another order of services is the same one.)
     #[must_use]
-    pub fn in_force(&self, plan: impl Into<SharedPlan>) -> bool {
+    pub fn in_force<'a>(&self, plan: impl Into<Cow<'a, SharedPlan>>) -> bool {
         let plan = plan.into();
         let Some(held) = self.held.back() else { return false };
         let block = &self.tables.directories[held.directory];
@@ -268,10 +269,13 @@ impl Publisher {
 
     fn release(&mut self, held: Held) {
         self.tables.directories[held.directory].head.generation.store(0, Relaxed);
-        for version in held.versions {
-            if let Some(version) = Arc::into_inner(version) {
-                self.give(version);
-            }
+        self.give_all(held.versions);
+    }
+
+    /// Gives back the rows of those that no other generation has.
+    fn give_all(&mut self, versions: Vec<Arc<Version>>) {
+        for version in versions.into_iter().filter_map(Arc::into_inner) {
+            self.give(version);
         }
     }
 
@@ -287,9 +291,9 @@ impl Publisher {
     ///
     /// # Errors
     /// Limits, or a worker that holds rows: nothing was changed.
-    pub fn stage(
+    pub fn stage<'a>(
         &mut self,
-        plan: impl Into<SharedPlan>,
+        plan: impl Into<Cow<'a, SharedPlan>>,
         number: u64,
         slots: &[Slot],
         patience: Duration,
@@ -318,16 +322,14 @@ impl Publisher {
         if number <= current || number >> 56 != 0 {
             return Err(PublishError::Stale { number, current });
         }
-        let limit = |what, value: u64, limit: u64| {
-            if value < limit { Ok(()) } else { Err(PublishError::Limit { what, value, limit }) }
-        };
-        for service in &plan.services {
-            limit("service", service.index.into(), self.tables.geometry.services)?;
-            for member in &service.members {
-                limit("real server", member.id.into(), self.tables.geometry.servers)?;
-            }
-        }
-        limit("local address", (plan.locals.len() as u64).saturating_sub(1), MAX_LADDRS as u64)
+        below("local address", (plan.locals.len() as u64).saturating_sub(1), MAX_LADDRS as u64)
+    }
+
+    /// Have the tables places of its numbers?
+    fn fits(&self, service: &ServicePlan) -> Result<(), PublishError> {
+        below("service", service.index.into(), self.tables.geometry.services)?;
+        let servers = self.tables.geometry.servers;
+        service.members.iter().try_for_each(|member| below("real server", member.id.into(), servers))
     }
 
     fn build(&mut self, plan: &SharedPlan, number: u64) -> Result<Held, PublishError> {
@@ -337,34 +339,43 @@ impl Publisher {
             count: 1,
             free: 0,
         })?;
-        // By service index: what is in force of it.
-        let mut now: Vec<Option<Arc<Version>>> = vec![None; self.tables.services.len()];
-        for version in self.held.back().into_iter().flat_map(|held| &held.versions) {
-            if let Some(place) = version.plan.as_ref().and_then(|p| now.get_mut(p.index as usize)) {
-                *place = Some(Arc::clone(version));
-            }
-        }
-        let mut held = Held { number, directory, versions: Vec::with_capacity(plan.services.len()) };
-        for service in &plan.services {
-            let same = |v: &&Arc<Version>| v.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, service) || p == service);
-            let version = match now.get(service.index as usize).and_then(Option::as_ref).filter(same) {
+        // Out of the queue while it is looked at: `self` writes meanwhile.
+        let in_force = self.held.pop_back();
+        let versions = self.versions(plan, in_force.as_ref().map_or(&[], |held| &held.versions));
+        self.held.extend(in_force);
+        let held = Held { number, directory, versions: versions? };
+        self.write_directory(&held, plan);
+        Ok(held)
+    }
+
+    /// The versions of a plan's services: of those that stay as they are `in_force` the same, of the others new ones.
+    fn versions(&mut self, plan: &SharedPlan, in_force: &[Arc<Version>]) -> Result<Vec<Arc<Version>>, PublishError> {
+        let mut by_index = None;
+        let mut versions = Vec::with_capacity(plan.services.len());
+        for (place, service) in plan.services.iter().enumerate() {
+            let here = in_force.get(place).filter(|v| v.plan.as_ref().is_some_and(|p| p.index == service.index));
+            let before = match here {
+                Some(version) => Some(version),
+                None => by_index.get_or_insert_with(|| versions_by_index(in_force)).get(&service.index).copied(),
+            };
+            let version = match before
+                .filter(|v| v.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, service) || p == service))
+            {
                 Some(version) => Ok(Arc::clone(version)),
                 None => {
-                    let before = now.get(service.index as usize).and_then(Option::as_deref);
-                    self.write_service(service, before).map(Arc::new).inspect(|_| (self.step)())
+                    self.fits(service).and_then(|()| self.write_service(service, before.map(Arc::as_ref))).map(Arc::new)
                 }
             };
             match version {
-                Ok(version) => held.versions.push(version),
+                Ok(version) => versions.push(version),
                 Err(error) => {
-                    drop(now);
-                    self.release(held);
+                    self.give_all(versions);
                     return Err(error);
                 }
             }
+            (self.step)();
         }
-        self.write_directory(&held, plan);
-        Ok(held)
+        Ok(versions)
     }
 
     fn write_service(&mut self, plan: &Arc<ServicePlan>, before: Option<&Version>) -> Result<Version, PublishError> {
@@ -416,63 +427,6 @@ impl Publisher {
         Ok(Version { plan: Some(Arc::clone(plan)), row: row.start, members, steps, table })
     }
 
-    fn write_directory(&self, held: &Held, plan: &SharedPlan) {
-        let block = &self.tables.directories[held.directory];
-        // Release: a reader outside the quorum that sees new words below also sees that the block is being written.
-        block.head.generation.store(0, Release);
-        let clear = |rows: &Rows<AtomicU32>, value| rows.iter().for_each(|w| w.store(value, Relaxed));
-        clear(&block.services, NONE);
-        clear(&block.servers, NONE);
-        clear(&block.vips, 0);
-        clear(&block.vip_addresses, 0);
-        clear(&block.local_addresses, 0);
-        (self.step)();
-        // Services by index, for comparing what a place of the hash tables holds with what is to be put there.
-        let mut plans: Vec<Option<&ServicePlan>> = vec![None; block.services.len()];
-        for service in held.versions.iter().filter_map(|v| v.plan.as_deref()) {
-            plans[service.index as usize] = Some(service);
-        }
-        let plan_of = |index: u32| plans.get(index as usize).copied().flatten();
-        // A removed service whose address has been given to another is found by its sessions only.
-        let gone = |v: &&Arc<Version>| v.plan.as_ref().is_some_and(|p| p.flags & service_flag::REMOVED != 0);
-        let (removed, kept): (Vec<_>, Vec<_>) = held.versions.iter().partition(gone);
-        for version in kept.into_iter().chain(removed) {
-            let Some(service) = version.plan.as_deref() else { continue };
-            block.services[service.index as usize].store(version.row, Relaxed);
-            insert(&block.vips, address_hash(service.vip, service.port, service.protocol), service.index, |other| {
-                plan_of(other)
-                    .is_some_and(|o| (o.vip, o.port, o.protocol) == (service.vip, service.port, service.protocol))
-            });
-            insert(&block.vip_addresses, address_hash(service.vip, 0, 0), service.index, |other| {
-                plan_of(other).is_some_and(|o| o.vip == service.vip)
-            });
-            for (member, at) in service.members.iter().zip(version.members.clone()) {
-                block.servers[member.id as usize].store(at, Relaxed);
-            }
-        }
-        for (at, local) in (0_u32..).zip(&plan.locals) {
-            local.store(&block.locals[at as usize]);
-            insert(&block.local_addresses, address_hash(local.ip, 0, 0), at, |other| {
-                plan.locals.get(other as usize).is_some_and(|o| o.ip == local.ip)
-            });
-        }
-        let highest = plan.services.iter().map(|s| s.index + 1).max().unwrap_or(0);
-        block.head.services.store(highest, Relaxed);
-        block.head.locals.store(u32::try_from(plan.locals.len()).unwrap_or(0), Relaxed);
-        let ends = |m: &MemberPlan| matches!(m.admin, admin::DISABLED | admin::REMOVED_NOW);
-        let sweep = plan.services.iter().any(|s| s.members.iter().any(ends));
-        // Once set it stays: sessions outlive the mode of their service.
-        let before = self.tables.current().map_or(0, |g| self.tables.directory(g).head.flags.load(Relaxed));
-        let nat = before & directory_flag::NAT != 0 || plan.services.iter().any(|s| s.mode == mode::NAT);
-        let flags = [(sweep, directory_flag::SWEEP), (nat, directory_flag::NAT)];
-        block.head.flags.store(flags.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(), Relaxed);
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        block.head.published_at.store(since.map_or(0, |t| t.as_secs()), Relaxed);
-        (self.step)();
-        block.head.generation.store(held.number, Relaxed);
-        block.head.checksum.store(block.sum(), Relaxed);
-    }
-
     /// Puts a staged generation in force, by one store.
     pub fn commit(&mut self, staged: Staged) -> u64 {
         let Staged(held) = staged;
@@ -491,17 +445,10 @@ impl Publisher {
     }
 }
 
-/// Puts `value + 1` at the first empty place from the hash's, unless one that is the `same` stands on the way: the first
-/// of two wins. The tables are at most half full.
-fn insert(rows: &Rows<AtomicU32>, hash: u64, value: u32, same: impl Fn(u32) -> bool) {
-    let mask = rows.len().wrapping_sub(1);
-    let start = usize::try_from(hash >> 32).unwrap_or(0);
-    for step in 0..rows.len() {
-        let place = &rows[start.wrapping_add(step) & mask];
-        match place.load(Relaxed) {
-            0 => return place.store(value + 1, Relaxed),
-            other if same(other - 1) => return,
-            _ => {}
-        }
-    }
+fn below(what: &'static str, value: u64, limit: u64) -> Result<(), PublishError> {
+    if value < limit { Ok(()) } else { Err(PublishError::Limit { what, value, limit }) }
+}
+
+fn versions_by_index(versions: &[Arc<Version>]) -> HashMap<u32, &Arc<Version>> {
+    versions.iter().filter_map(|v| v.plan.as_ref().map(|p| (p.index, v))).collect()
 }

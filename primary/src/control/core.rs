@@ -33,6 +33,9 @@ use crate::failpoint::{OPEN, PUBLISH, step};
 /// How long a change waits for a worker that reads old generations.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Changes within this time are told together, ms.
+const BEHIND_MS: u64 = 20;
+
 /// Time between two looks at every server, ms.
 const LOOK_MS: u64 = 100;
 
@@ -47,6 +50,13 @@ pub struct Tables {
     pub slots: Vec<Slot>,
     /// Health board.
     pub targets: Targets,
+}
+
+impl Tables {
+    /// A sign of life between the steps of what takes seconds when everything changes: the holder waits ten.
+    fn alive(&self) {
+        self.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
+    }
 }
 
 /// Control.
@@ -79,12 +89,40 @@ pub struct Core {
     pub rollback_again_ms: u64,
     /// What the journal had to say about the last change, though it was made.
     pub said: Option<String>,
+    due: Due,
     /// When every server was looked at, ms.
     looked_ms: u64,
     /// Has the generation anything that was removed?
     removed: (u64, bool),
     publisher: Publisher,
     planner: Planner,
+}
+
+/// What is told of every server anew, behind the answers and once for changes that come together: packets go by the new
+/// generation already.
+#[derive(Debug)]
+struct Due {
+    /// The health-checker's targets are those of an earlier generation.
+    targets: bool,
+    /// The neighbours' thread knows whom an earlier generation names.
+    pins: bool,
+    at_ms: u64,
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        Self { targets: false, pins: false, at_ms: u64::MAX }
+    }
+}
+
+impl Due {
+    fn add(&mut self, [targets, pins]: [bool; 2], now_ms: u64) {
+        self.targets |= targets;
+        self.pins |= pins;
+        if self.targets || self.pins {
+            self.at_ms = self.at_ms.min(now_ms + BEHIND_MS);
+        }
+    }
 }
 
 /// What a change takes from a file.
@@ -177,7 +215,7 @@ impl Core {
                 (new_entry(generation, author, digest.clone(), skeleton, register, trial), true)
             }
         };
-        if write && publisher.in_force(&plan) && newest == publisher.generation() {
+        if write && publisher.in_force(plan) && newest == publisher.generation() {
             // Same content under another file: remembered, not published again.
             entry.generation = newest;
         }
@@ -188,7 +226,7 @@ impl Core {
         }
         step(OPEN);
         if entry.generation > publisher.generation() {
-            let staged = publisher.stage(&plan, entry.generation, &tables.slots, PATIENCE).map_err(refusal)?;
+            let staged = publisher.stage(plan, entry.generation, &tables.slots, PATIENCE).map_err(refusal)?;
             step(OPEN);
             publisher.commit(staged);
         }
@@ -213,6 +251,7 @@ impl Core {
             locals_asked: None,
             rollback_again_ms: 0,
             said: None,
+            due: Due::default(),
             looked_ms: 0,
             removed: (0, false),
             publisher,
@@ -308,9 +347,9 @@ impl Core {
 
     fn put_in_force(&mut self, entry: Entry) -> Result<u64, ApiError> {
         let plan = self.planner.plan(&entry.register);
-        self.alive();
+        self.tables.alive();
         step(PUBLISH);
-        let staged = self.publisher.stage(&plan, entry.generation, &self.tables.slots, PATIENCE).map_err(refusal)?;
+        let staged = self.publisher.stage(plan, entry.generation, &self.tables.slots, PATIENCE).map_err(refusal)?;
         self.alive();
         step(PUBLISH);
         let written = self.journal.write(&entry);
@@ -324,15 +363,11 @@ impl Core {
         let housekeeping = self.entry.housekeeping.then_some(self.entry.generation);
         let before = std::mem::replace(&mut self.entry, entry);
         let difference = before.register.difference(&self.entry.register);
-        if targets::concerned(&difference) {
-            self.tables.targets.write(&self.entry.register, generation);
-        } else {
+        let due = [targets::concerned(&difference), neighbour::concerned(&difference)];
+        if !self.due.targets && !due[0] {
             self.tables.targets.stay(generation);
         }
-        step(PUBLISH);
-        if neighbour::concerned(&difference) {
-            self.pin_neighbours();
-        }
+        self.due.add(due, now_ms());
         step(PUBLISH);
         let trial = self.entry.unconfirmed.as_ref().map(|trial| [trial.back_to, trial.applied]);
         let needed = [&[generation][..], trial.as_ref().map_or(&[], |t| t)].concat();
@@ -343,9 +378,9 @@ impl Core {
         Ok(generation)
     }
 
-    /// A sign of life between the steps of what takes seconds when everything changes: the holder waits ten.
+    /// See [`Tables::alive`].
     pub fn alive(&self) {
-        self.tables.published.root.control_ms.store(now_ms(), Relaxed); // Relaxed: a heartbeat.
+        self.tables.alive();
     }
 
     /// Tells the neighbours' thread whom the configuration names.
@@ -365,6 +400,15 @@ impl Core {
         let now = now_ms();
         self.tables.published.root.control_ms.store(now, Relaxed); // Relaxed: a heartbeat.
         self.watch.sample(&self.tables.slots, now);
+        if now >= self.due.at_ms {
+            let due = std::mem::take(&mut self.due);
+            if due.targets {
+                self.tables.targets.write(&self.entry.register, self.entry.generation);
+            }
+            if due.pins {
+                self.pin_neighbours();
+            }
+        }
         self.publisher.reclaim(&self.tables.slots);
         self.journal.tend();
         rollback::tend(self, now);
@@ -413,7 +457,9 @@ impl Core {
         let Entry { file_digest, skeleton, unconfirmed, .. } = self.entry.clone();
         let mut entry = new_entry(self.entry.generation + 1, author, file_digest, skeleton, register, unconfirmed);
         entry.housekeeping = true;
-        match self.put_in_force(entry) {
+        let outcome = self.put_in_force(entry);
+        self.said = None; // It is in the log; the next change is not told of it.
+        match outcome {
             Ok(generation) => log::info!("generation {generation}: {dropped} removed servers dropped"),
             Err(error) => log::warn!("removed servers are dropped later: {}", error.message),
         }

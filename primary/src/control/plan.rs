@@ -1,5 +1,6 @@
 //! From configuration and ids to what is published.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use config::{Admin, Config, HealthKind, Mode, Panic, Scheduler, Service};
@@ -13,25 +14,34 @@ use super::register::{Register, Removal, ServerEntry, ServiceEntry};
 
 /// Plans services, each again only when it has changed: a register shares with its predecessor what has not.
 #[derive(Debug, Default)]
-pub struct Planner(Vec<Option<(Arc<ServiceEntry>, Arc<ServicePlan>)>>);
+pub struct Planner {
+    /// What each service of `plan` was planned from.
+    entries: Vec<Arc<ServiceEntry>>,
+    plan: SharedPlan,
+}
 
 impl Planner {
     /// What `register` comes to.
-    pub fn plan(&mut self, register: &Register) -> SharedPlan {
-        let mut planned = Vec::new();
-        let mut services = Vec::with_capacity(register.services.len());
-        for entry in &register.services {
-            let place = entry.index as usize;
-            let before = self.0.get(place).and_then(Option::as_ref).filter(|(of, _)| Arc::ptr_eq(of, entry));
-            let plan = before.map_or_else(|| Arc::new(service(entry)), |(_, plan)| Arc::clone(plan));
-            if planned.len() <= place {
-                planned.resize(place + 1, None);
+    pub fn plan(&mut self, register: &Register) -> &SharedPlan {
+        let (entries, services) = (&mut self.entries, &mut self.plan.services);
+        let mut place = 0;
+        for (entry, (old, plan)) in register.services.iter().zip(entries.iter_mut().zip(services.iter_mut())) {
+            if !Arc::ptr_eq(old, entry) {
+                if old.index != entry.index {
+                    break; // From here on those that stay stand elsewhere.
+                }
+                (*old, *plan) = (Arc::clone(entry), Arc::new(service(entry)));
             }
-            planned[place] = Some((Arc::clone(entry), Arc::clone(&plan)));
-            services.push(plan);
+            place += 1;
         }
-        self.0 = planned;
-        SharedPlan { services, locals: locals(register) }
+        let old: Vec<_> = entries.drain(place..).zip(services.drain(place..)).collect();
+        let known: HashMap<_, _> = old.iter().map(|(entry, plan)| (Arc::as_ptr(entry), plan)).collect();
+        for entry in &register.services[place..] {
+            services.push(known.get(&Arc::as_ptr(entry)).map_or_else(|| Arc::new(service(entry)), |p| Arc::clone(p)));
+            entries.push(Arc::clone(entry));
+        }
+        self.plan.locals = locals(register);
+        &self.plan
     }
 }
 
@@ -188,7 +198,8 @@ mod tests {
         config.services[0].rs[1].admin = Admin::Drain;
         let (counts, none) = (Fake::default(), EndNow::default());
         let register = Register::default().next(&config, None, &none, &counts).unwrap();
-        let published = Planner::default().plan(&register);
+        let mut planner = Planner::default();
+        let published = planner.plan(&register);
         assert_eq!(
             published.services[0].members.iter().map(|m| m.admin).collect::<Vec<_>>(),
             [admin::ENABLED, admin::DRAIN]
@@ -197,11 +208,11 @@ mod tests {
         assert_eq!(published.locals.len(), 4);
         config.services[0].rs.remove(0);
         let register = register.next(&config, None, &none, &counts).unwrap();
-        assert_eq!(Planner::default().plan(&register).services[0].members[1].admin, admin::REMOVED);
+        assert_eq!(planner.plan(&register).services[0].members[1].admin, admin::REMOVED);
         let end = EndNow { what: Some((config.services[0].name.to_string(), None)) };
         let gone = config.services.remove(0);
         let register = register.next(&config, None, &end, &counts).unwrap();
-        let published = Planner::default().plan(&register);
+        let published = planner.plan(&register);
         let service = published.services.iter().find(|s| s.name == gone.name.as_str()).unwrap();
         assert!(service.flags & service_flag::REMOVED != 0);
         assert!(service.members.iter().all(|m| m.admin == admin::REMOVED_NOW));

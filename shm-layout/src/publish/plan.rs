@@ -1,5 +1,6 @@
 //! What is to be published, in plain types, and how it is written into rows and read back from them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -34,9 +35,15 @@ impl From<&Plan> for SharedPlan {
     }
 }
 
-impl From<&SharedPlan> for SharedPlan {
-    fn from(plan: &SharedPlan) -> Self {
-        plan.clone()
+impl<'a> From<&'a SharedPlan> for Cow<'a, SharedPlan> {
+    fn from(plan: &'a SharedPlan) -> Self {
+        Self::Borrowed(plan)
+    }
+}
+
+impl From<&Plan> for Cow<'_, SharedPlan> {
+    fn from(plan: &Plan) -> Self {
+        Self::Owned(plan.into())
     }
 }
 

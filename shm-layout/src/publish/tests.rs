@@ -1,10 +1,10 @@
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Release, SeqCst};
 
 use super::*;
 use crate::neighbours::ip4;
 use crate::owner::Process;
-use crate::published::{PublishedGeometry, mode, protocol, scheduler};
+use crate::published::{PublishedGeometry, admin, mode, protocol, scheduler, service_flag};
 use crate::session::TIMEOUTS;
 use crate::slot::{SEEN_IDLE, SEEN_JOINING, SlotGeometry};
 
@@ -99,6 +99,76 @@ fn a_removed_service_yields_its_address() {
     let generation = tables.current().unwrap();
     assert_eq!(tables.find_service(generation, old.vip, 80, protocol::TCP), Some(3));
     assert!(tables.server(generation, 0).is_some(), "its sessions still find their server");
+}
+
+/// What packets find in the tables' generation.
+fn found(tables: &Published) -> impl PartialEq + std::fmt::Debug {
+    let generation = tables.current().unwrap();
+    assert!(tables.verify(generation).is_ok());
+    let addresses = || (0..40).map(|n| ip4(0x0a00_0064 + n));
+    let server = |id| tables.server(generation, id).map(|m| (m.service.load(Relaxed), m.weight.load(Relaxed)));
+    let head = &tables.directory(generation).head;
+    (
+        addresses().map(|ip| tables.find_service(generation, ip, 80, protocol::TCP)).collect::<Vec<_>>(),
+        addresses().map(|ip| tables.is_vip(generation, ip)).collect::<Vec<_>>(),
+        (0..64).map(server).collect::<Vec<_>>(),
+        head.services.load(Relaxed),
+        head.flags.load(Relaxed),
+    )
+}
+
+/// Changes of all kinds in a row: the directory that is copied from the one before finds what one made anew finds.
+#[test]
+fn a_directory_that_goes_on_is_as_one_made_anew() {
+    let kept = tables();
+    let mut publisher = Publisher::attach(kept.clone());
+    let mut plan = plan(3, 0);
+    let mut seed = 4711_u32;
+    let mut random = move |below: u32| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) % below
+    };
+    for step in 0..600_u32 {
+        let at = random(u32::try_from(plan.services.len()).unwrap()) as usize;
+        let free = (0..16).find(|i| plan.services.iter().all(|s| s.index != *i));
+        let kind = random(9);
+        match kind {
+            0 => plan.services.extend(free.map(|index| service(index, random(4), step))),
+            1 if plan.services.len() > 1 => drop(plan.services.remove(at)),
+            7 if random(9) == 0 => plan.services.swap(at, 0),
+            _ => {
+                let service = &mut plan.services[at];
+                match kind {
+                    2 => service.flags ^= service_flag::REMOVED,
+                    3 => service.vip = ip4(0x0a00_0064 + random(40)),
+                    4 => drop(service.members.pop()),
+                    5 => service.members = self::service(service.index, 3, 0).members,
+                    6 => service.members.iter_mut().for_each(|m| m.admin = admin::DISABLED),
+                    _ => service.members.iter_mut().for_each(|m| m.weight = 1 + u16::try_from(random(9)).unwrap()),
+                }
+            }
+        }
+        publish(&mut publisher, &plan, &[]).unwrap();
+        let anew = tables();
+        publish(&mut Publisher::attach(anew.clone()), &plan, &[]).unwrap();
+        assert_eq!(found(&kept), found(&anew), "step {step}");
+    }
+}
+
+/// What scribbled on the directory in force is not signed with the next one.
+#[test]
+fn a_damaged_directory_is_not_copied() {
+    let tables = tables();
+    let mut publisher = Publisher::attach(tables.clone());
+    let mut plan = plan(5, 0);
+    publish(&mut publisher, &plan, &[]).unwrap();
+    let before = found(&tables);
+    let block = tables.directory(tables.current().unwrap());
+    block.servers[1].store(NONE, Relaxed);
+    block.vips.iter().for_each(|w| w.store(0, Relaxed));
+    plan.services[3].max_sessions = 9;
+    publish(&mut publisher, &plan, &[]).unwrap();
+    assert_eq!(found(&tables), before);
 }
 
 #[test]

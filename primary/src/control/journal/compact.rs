@@ -13,15 +13,10 @@ use super::{Entry, Journal, JournalError, create, encode, first_line};
 #[derive(Debug)]
 pub struct Compaction {
     generation: u64,
+    /// The generation was written anew meanwhile: the old text must not come back.
+    stale: bool,
     temporary: PathBuf,
     thread: Option<JoinHandle<Result<Base, JournalError>>>,
-}
-
-impl Compaction {
-    /// Of which generation.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
 }
 
 /// Given up or done: the thread is waited for, what it wrote and nobody took is removed.
@@ -55,8 +50,17 @@ impl Journal {
             Ok(Base::new(&entry, checksum, body.len()))
         };
         match std::thread::Builder::new().name("journal".into()).spawn(store) {
-            Ok(thread) => self.compaction = Some(Compaction { generation, temporary, thread: Some(thread) }),
+            Ok(thread) => {
+                self.compaction = Some(Compaction { generation, stale: false, temporary, thread: Some(thread) });
+            }
             Err(error) => log::warn!("generation {generation} is not written whole yet: no thread: {error}"),
+        }
+    }
+
+    /// What is being written of `generation`, if it is that one, is thrown away when it is ready: nobody waits for it.
+    pub(super) fn outdate(&mut self, generation: u64) {
+        if let Some(compaction) = self.compaction.as_mut().filter(|c| c.generation == generation) {
+            compaction.stale = true;
         }
     }
 
@@ -86,8 +90,8 @@ impl Journal {
             Some(Ok(Err(error))) => return log::warn!("generation {generation} stays a difference: {error}"),
             _ => return log::warn!("generation {generation} stays a difference: its thread panicked"),
         };
-        // Dropped meanwhile by itself, or by who wrote it anew: then the old text must not come back.
-        if self.kept.contains_key(&generation) {
+        // Neither dropped meanwhile nor written anew.
+        if !compaction.stale && self.kept.contains_key(&generation) {
             match fs::rename(&compaction.temporary, self.path(generation)) {
                 Ok(()) => {
                     let _said = self.named(generation, None);

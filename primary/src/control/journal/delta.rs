@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::super::register::{LocalEntry, Register, ServiceEntry};
 use super::{Entry, FORMAT, Unconfirmed};
 
-/// Format of differences. (Builds that know whole records only pass these over, and say so.)
-const DELTA_FORMAT: u32 = 2;
+/// Format of differences. (Builds that know whole records only pass these over, and say so.) 2: local addresses always.
+const DELTA_FORMAT: u32 = 3;
 
 /// What differences are to.
 #[derive(Debug, Clone)]
@@ -81,7 +81,9 @@ pub struct Delta {
     unconfirmed: Option<Unconfirmed>,
     skeleton: Config,
     services: Vec<Piece>,
-    locals: Vec<LocalEntry>,
+    /// `None`: as the base has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    locals: Option<Vec<LocalEntry>>,
     next_service: u32,
     next_tag: u32,
 }
@@ -97,22 +99,22 @@ impl Delta {
                 (None, _) => services.push(Piece::New(Arc::clone(service))),
             }
         }
-        let e = entry.clone();
+        let Register { locals, next_service, next_tag, .. } = &entry.register;
         Self {
             format: DELTA_FORMAT,
             base_checksum: base.checksum.clone(),
-            generation: e.generation,
-            time: e.time,
-            user: e.user,
-            summary: e.summary,
-            file_digest: e.file_digest,
-            housekeeping: e.housekeeping,
-            unconfirmed: e.unconfirmed,
-            skeleton: e.skeleton,
+            generation: entry.generation,
+            time: entry.time,
+            user: entry.user.clone(),
+            summary: entry.summary.clone(),
+            file_digest: entry.file_digest.clone(),
+            housekeeping: entry.housekeeping,
+            unconfirmed: entry.unconfirmed.clone(),
+            skeleton: entry.skeleton.clone(),
             services,
-            locals: e.register.locals,
-            next_service: e.register.next_service,
-            next_tag: e.register.next_tag,
+            locals: (*locals != base.register.locals).then(|| locals.clone()),
+            next_service: *next_service,
+            next_tag: *next_tag,
         }
     }
 
@@ -121,7 +123,7 @@ impl Delta {
     /// # Errors
     /// It is a difference to something else, in words.
     pub fn onto(self, base: &Base) -> Result<Entry, String> {
-        if self.format != DELTA_FORMAT {
+        if !(2..=DELTA_FORMAT).contains(&self.format) {
             return Err(format!("format {} of a difference, needed {DELTA_FORMAT}", self.format));
         }
         if self.base_checksum != base.checksum {
@@ -140,7 +142,8 @@ impl Delta {
                 }
             }
         }
-        let (locals, next_service, next_tag) = (self.locals, self.next_service, self.next_tag);
+        let locals = self.locals.unwrap_or_else(|| base.register.locals.clone());
+        let (next_service, next_tag) = (self.next_service, self.next_tag);
         Ok(Entry {
             format: FORMAT,
             generation: self.generation,
