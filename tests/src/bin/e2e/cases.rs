@@ -16,7 +16,7 @@ pub fn plain(ctx: &mut Ctx) -> Result<()> {
 pub fn tagged(ctx: &mut Ctx) -> Result<()> {
     through_processes(ctx, "tagged", |rig| {
         rig.appliance.conf.vlan = 100;
-        rig.appliance.conf.slots = 1;
+        (rig.appliance.conf.slots, rig.appliance.conf.zones) = (1, vec![vec![1]]);
     })
 }
 
@@ -46,7 +46,7 @@ fn through_processes(ctx: &mut Ctx, world: &str, configure: fn(&mut Rig)) -> Res
     rig.start_primary(&[])?;
     let tap = rig.tap();
     rig.bridge.ip(&[&format!("link set {tap} nomaster"), &format!("link set {tap} arp off mtu 1500")])?;
-    for zone in [0, 1] {
+    for (zone, _) in (0..).zip(rig.appliance.conf.zones.clone()) {
         rig.appliance.start_worker(zone, 'a', &[])?;
     }
     let socket = rig.appliance.conf.run_dir.join("control.sock");
