@@ -12,6 +12,7 @@ pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv6;
 pub mod parse;
 pub mod plain;
 pub mod quote;
@@ -23,5 +24,6 @@ pub mod udp;
 mod wire;
 
 pub use ethernet::Mac;
-pub use parse::{ParseError, Parsed, V4, classify};
+pub use ipv6::Ip6;
+pub use parse::{ParseError, Parsed, V4, V6, classify};
 pub use rewrite::{Rewrite, rewrite_v4};
