@@ -41,7 +41,7 @@ impl SlotRunner {
             _ if !ours => DropReason::NotOurMac,
             Ok(Parsed::Icmp(packet)) if passed || packet.vlan == vlan => return self.icmp(io, place, &packet, origin),
             Ok(Parsed::Arp(_) | Parsed::Icmp(_) | Parsed::L4(_)) => DropReason::UnexpectedVlan,
-            Ok(Parsed::Ipv6(_)) => DropReason::Ipv6,
+            Ok(Parsed::V6(_)) => DropReason::Ipv6,
             Ok(Parsed::OtherL4(packet)) => {
                 return self.for_kernel_or(io, place, &packet, origin, DropReason::UnknownProtocol);
             }
@@ -282,6 +282,7 @@ fn reason_of(error: ParseError) -> DropReason {
         ParseError::BadVersion | ParseError::BadIhl | ParseError::BadTotalLength => DropReason::BadIpHeader,
         ParseError::BadIpChecksum => DropReason::BadIpChecksum,
         ParseError::Fragment => DropReason::IpFragment,
+        ParseError::BadExtension => DropReason::Ipv6,
         ParseError::BadTcpOffset | ParseError::TcpTooShort => DropReason::BadTcpHeader,
         ParseError::UdpTooShort | ParseError::BadUdpLength => DropReason::BadUdpHeader,
         ParseError::IcmpTooShort => DropReason::BadIcmp,
