@@ -25,7 +25,7 @@ impl Link {
     }
 
     /// Writes the header and returns the rest of `buf` and the header's length.
-    fn emit(self, buf: &mut [u8], ethertype: u16) -> Option<(&mut [u8], usize)> {
+    pub(crate) fn emit(self, buf: &mut [u8], ethertype: u16) -> Option<(&mut [u8], usize)> {
         let len = if self.vlan == 0 { ethernet::HEADER } else { ethernet::TAGGED_HEADER };
         let (header, rest) = buf.split_at_mut_checked(len)?;
         ethernet::set_addresses(header, self.dst, self.src);

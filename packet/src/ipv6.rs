@@ -1,5 +1,6 @@
 //! The IPv6 header and its extension headers (RFC 8200).
 
+use crate::checksum::{Delta, sum};
 use crate::parse::ParseError;
 use crate::wire::{get16, get64};
 
@@ -8,6 +9,8 @@ pub type Ip6 = [u64; 2];
 
 /// Bytes of the fixed header.
 pub const HEADER: usize = 40;
+/// What every link carries whole (RFC 8200 §5).
+pub const MIN_MTU: u16 = 1280;
 /// Next header ICMPv6.
 pub const ICMPV6: u8 = 58;
 /// Hop limit of what the appliance itself sends.
@@ -93,4 +96,77 @@ fn walk(packet: &[u8], mut next: u8) -> Result<(u8, u8), ParseError> {
         next = header[0];
     }
     Err(ParseError::BadExtension)
+}
+
+/// A group's address?
+#[inline]
+#[must_use]
+pub const fn is_multicast(address: Ip6) -> bool {
+    address[0] >> 56 == 0xff
+}
+
+/// An address of one link alone (RFC 4291 §2.5.6)?
+#[inline]
+#[must_use]
+pub const fn is_link_local(address: Ip6) -> bool {
+    address[0] >> 54 == 0xfe80 >> 6
+}
+
+/// Can a packet really come from this address? Not from nowhere, loopback or a group (RFC 4291 §2.5.2, §2.5.3, §2.7), nor
+/// from an IPv4 address in IPv6's clothes (RFC 4291 §2.5.5): those are no host's on a wire.
+#[inline]
+#[must_use]
+pub const fn is_source(address: Ip6) -> bool {
+    let embedded = address[0] == 0 && matches!(address[1] >> 32, 0 | 0xffff);
+    !embedded && !is_multicast(address)
+}
+
+/// The address as it lies in a packet.
+#[inline]
+#[must_use]
+pub const fn bytes(address: Ip6) -> [u8; 16] {
+    ((address[0] as u128) << 64 | address[1] as u128).to_be_bytes()
+}
+
+/// The address that lies so.
+#[inline]
+#[must_use]
+pub const fn from_bytes(bytes: [u8; 16]) -> Ip6 {
+    let address = u128::from_be_bytes(bytes);
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves")]
+    [(address >> 64) as u64, address as u64]
+}
+
+/// Sum of the pseudo header of TCP, UDP and ICMPv6 (RFC 8200 §8.1). `len`: bytes of layer 4.
+#[inline]
+#[must_use]
+pub fn pseudo(src: Ip6, dst: Ip6, proto: u8, len: usize) -> u64 {
+    sum([bytes(src), bytes(dst)].as_flattened()) + u64::from(proto) + len as u64
+}
+
+/// Sets source and destination of a packet that begins with its header. Returns the change for layer 4's checksum, whose pseudo
+/// header has the addresses. `None`: shorter than a header.
+#[inline]
+pub fn set_addresses(packet: &mut [u8], src: Ip6, dst: Ip6) -> Option<Delta> {
+    let window: &mut [u8; HEADER] = packet.first_chunk_mut()?;
+    let new = [bytes(src), bytes(dst)];
+    let delta = Delta::added(&window[8..]).reversed().and(Delta::added(new.as_flattened()));
+    window[8..].copy_from_slice(new.as_flattened());
+    Some(delta)
+}
+
+/// Sets the hop limit. A packet shorter than a header is left alone.
+#[inline]
+pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) {
+    if let Some(window) = packet.first_chunk_mut::<HEADER>() {
+        window[7] = hop_limit;
+    }
+}
+
+/// Writes a header with traffic class and flow label 0. `len`: bytes behind it.
+#[inline]
+pub fn emit(window: &mut [u8; HEADER], len: u16, next: u8, hop_limit: u8, src: Ip6, dst: Ip6) {
+    let [a, b] = len.to_be_bytes();
+    window[..8].copy_from_slice(&[0x60, 0, 0, 0, a, b, next, hop_limit]);
+    window[8..].copy_from_slice([bytes(src), bytes(dst)].as_flattened());
 }
