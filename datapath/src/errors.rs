@@ -34,6 +34,9 @@ impl SlotRunner {
         };
         let row = self.slot.sessions.get(index as usize).filter(|row| row.flags.load(Relaxed) & flag::INDEXED != 0);
         let Some(row) = row else { return self.refuse(io, place, DropReason::BadRecord) };
+        if row.flags.load(Relaxed) & flag::V6 != 0 {
+            return self.refuse(io, place, DropReason::BadIcmp); // Of NAT64: not translated yet.
+        }
         // Of a server that replies past us the numbers are not known.
         let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
         if quote.proto == protocol::TCP && !direct && !in_flight(row, direction, &quote) {

@@ -12,6 +12,7 @@ mod burst;
 pub mod check;
 mod closing;
 mod errors;
+mod family;
 mod forward;
 pub mod io;
 pub mod io_memory;
@@ -27,6 +28,7 @@ pub mod tcp;
 mod timeout;
 mod tunnel;
 mod waiting;
+mod wide;
 
 pub use runner::SlotRunner;
 pub use schedule::{Health, pool_panic_until};
