@@ -63,7 +63,7 @@ fn extension_headers_are_walked_over_or_counted() {
         (43, vec![17, 0, 4, 1, 0, 0, 0, 0], DropReason::Ipv6Extension),
         (60, vec![17, 200, 1, 4, 0, 0, 0, 0], DropReason::Ipv6Extension),
         (60, [padded(0), padded(17)].concat(), DropReason::Ipv6Extension),
-        (60, [vec![60, 0, 1, 4, 0, 0, 0, 0].repeat(9), padded(17)].concat(), DropReason::Ipv6Extension),
+        (60, [[60, 0, 1, 4, 0, 0, 0, 0].repeat(9), padded(17)].concat(), DropReason::Ipv6Extension),
         (60, [vec![60, 15, 1, 126], vec![0; 124], padded(17)].concat(), DropReason::Ipv6Extension),
         (0, padded(44), DropReason::IpFragment),
     ];
@@ -222,7 +222,6 @@ fn a_packet_waits_for_its_neighbour_and_control_is_asked_by_address() {
     let ((kind, args, len), frame) = asked.find(|((kind, ..), _)| *kind == RecordKind::Resolve).unwrap();
     let IpAddr::V6(real) = shm_layout::neighbours::to_std(session.real_ip) else { panic!() };
     assert_eq!((kind, args[..2].to_vec(), &frame[..len]), (RecordKind::Resolve, vec![0, 0], &real.octets()[..]));
-    drop(asked);
     world.resolve_any(IpAddr::V6(real));
     let out = world.pass(20);
     assert_eq!((out.len(), read(&out[0].1).payload), (1, b"more".to_vec()));

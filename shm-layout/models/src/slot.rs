@@ -44,8 +44,8 @@ impl Slot {
         None
     }
 
-    pub fn used(&self) -> [std::ops::Range<u32>; 1] {
-        [0..self.table.fresh.load(Ordering::Relaxed).min(1)]
+    pub fn used(&self) -> [std::ops::Range<u32>; 2] {
+        [0..self.table.fresh.load(Ordering::Relaxed).min(1), 1..1]
     }
 
     /// One session record, one wheel bucket, one index bucket; nobody's.
