@@ -50,6 +50,7 @@ fn session(i: u32, now_ms: u64) -> New {
         ack: [0; 2],
         now_ms,
         timeout_ms: TIMEOUT_MS,
+        wide: None,
     }
 }
 
@@ -70,6 +71,7 @@ pub fn run(sessions: u32, huge: bool) {
         slot: 0,
         slots: 1,
         sessions: u64::from(sessions),
+        wide_sessions: 0,
         servers: u64::from(SERVERS),
         services: 1,
         extensions: 0,

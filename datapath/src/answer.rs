@@ -4,21 +4,25 @@ use std::sync::atomic::Ordering::Relaxed; // One writer.
 
 use packet::arp::{self, Operation};
 use packet::build::{self, Link};
-use packet::tunnel::{self, IPIP};
+use packet::tunnel;
 use packet::{Mac, ParseError, Parsed, V4, ethernet, icmp, quote};
 use shm_layout::counters::{DropReason, Flow};
-use shm_layout::neighbours::{as_v4, ip4};
+use shm_layout::neighbours::{Ip, as_v4, ip4};
 use shm_layout::published::Generation;
 use shm_layout::ring::RecordKind;
-use shm_layout::session::{SessionRow, State, flag};
+use shm_layout::session::{AddressLine, SessionRow, State, flag};
 
 use crate::burst::Flight;
+use crate::family::Packet;
 use crate::io::Io;
 use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner, mac_of};
+use crate::wide::load;
 
-/// Room for a frame of our own: Ethernet, IPv4 and TCP headers, padded to the Ethernet minimum.
-const OWN_FRAME: usize = 64;
+/// Room for a frame of our own: Ethernet header with a tag, IPv6 and TCP headers.
+const OWN_FRAME: usize = 78;
+/// The longest header a tunnel puts in front, bytes: IPv6.
+const OUTER_MAX: usize = 40;
 /// Addresses announced in one turn: traffic goes before.
 const ANNOUNCED_PER_TURN: usize = 8;
 
@@ -42,7 +46,7 @@ impl SlotRunner {
             _ if !ours => DropReason::NotOurMac,
             Ok(Parsed::Icmp(packet)) if passed || packet.vlan == vlan => return self.icmp(io, place, &packet, origin),
             Ok(Parsed::Arp(_) | Parsed::Icmp(_) | Parsed::L4(_)) => DropReason::UnexpectedVlan,
-            Ok(Parsed::Ipv6(_)) => DropReason::Ipv6,
+            Ok(Parsed::V6(_)) => DropReason::Ipv6,
             Ok(Parsed::OtherL4(packet)) => {
                 return self.for_kernel_or(io, place, &packet, origin, DropReason::UnknownProtocol);
             }
@@ -117,12 +121,12 @@ impl SlotRunner {
     }
 
     /// Is there one station to answer to, on this slot's port? (Not a group, not ourselves: no reflection.)
-    pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
+    pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &impl Packet) -> bool {
         let Some(frame) = io.frame(place) else { return false };
         let from = ethernet::src(frame);
         ethernet::dst(frame) == Some(self.port.mac)
             && from.is_some_and(|mac| mac.is_unicast() && mac != self.port.mac)
-            && self.generation.is_some_and(|generation| !self.bad_source(packet.src, generation))
+            && self.generation.is_some_and(|generation| !self.bad_source(packet, generation))
     }
 
     fn send_back<I: Io>(&mut self, io: &mut I, place: usize) {
@@ -135,9 +139,15 @@ impl SlotRunner {
     }
 
     /// Drops a packet for `reason`, and answers a TCP one with a reset (RFC 9293 §3.10.7.1), unless it is a reset itself.
-    pub(crate) fn answer_reset<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, reason: DropReason) {
+    pub(crate) fn answer_reset<I: Io, P: Packet>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        flight: &Flight<P>,
+        reason: DropReason,
+    ) {
         let mut reset = [0; OWN_FRAME];
-        let built = io.frame(place).and_then(|frame| build::tcp_rst(&mut reset, frame, &flight.packet));
+        let built = io.frame(place).and_then(|frame| flight.packet.reset(&mut reset, frame));
         if let Some(len) = built
             && self.answerable(io, place, &flight.packet)
             && self.answers.allow(self.now_ms)
@@ -150,27 +160,29 @@ impl SlotRunner {
     /// Sends a reset of our own, by a slot of the port its receiver is behind.
     pub(crate) fn send_reset<I: Io>(&mut self, io: &mut I, reset: &Reset) {
         // By address: the row the session remembers may be another neighbour's by now.
-        let Some(next) = self.shared.next_hop(ip4(reset.at)) else { return };
+        let Some(next) = self.shared.next_hop(reset.at) else { return };
         let hop = next.hop;
         if !hop.resolved() {
             return;
         }
-        let segment = build::rst(reset.from, reset.to, reset.seq, None);
         let ours = next.port == self.port.number;
         let Some(port) = self.shared.published.ports.get(usize::from(next.port)) else { return };
         let vlan = if ours { self.port.vlan } else { u16::try_from(port.vlan.load(Relaxed)).unwrap_or(0) };
         let link = Link { dst: Mac(hop.mac()), src: if ours { self.port.mac } else { mac_of(port) }, vlan };
         let target = self.sender_of(port);
-        let mut room = [0; IPIP + OWN_FRAME];
-        let Some(len) = room.get_mut(IPIP..).and_then(|frame| build::tcp(frame, link, &segment)) else { return };
-        let mut frame = room.get_mut(IPIP..IPIP + len);
-        if reset.wrapped {
+        let mut room = [0; OUTER_MAX + OWN_FRAME];
+        let Some(len) = room.get_mut(OUTER_MAX..).and_then(|frame| reset.build(frame, link)) else { return };
+        let end = OUTER_MAX + len;
+        let frame = if reset.wrapped {
             let l3 = if vlan == 0 { ethernet::HEADER } else { ethernet::TAGGED_HEADER };
-            let l3 = u8::try_from(l3).unwrap_or(0);
-            let Some(src) = self.tunnel_source(reset.from, next.port) else { return };
-            let whole = room.get_mut(..IPIP + len);
-            frame = whole.and_then(|whole| tunnel::wrap(whole, l3, src, reset.at).map(|()| whole));
-        }
+            let outer = self.outer_to(reset.at, reset.from, next.port);
+            outer.zip(u8::try_from(l3).ok()).and_then(|(outer, l3)| {
+                let whole = room.get_mut(OUTER_MAX - usize::from(outer.len())..end)?;
+                tunnel::wrap(whole, l3, outer).map(|()| whole)
+            })
+        } else {
+            room.get_mut(OUTER_MAX..end)
+        };
         match frame {
             Some(frame) if ours => self.originate(io, frame),
             Some(frame) => self.originate_elsewhere(frame, target),
@@ -243,41 +255,55 @@ impl SlotRunner {
 /// A reset towards one side of a session, with the number that side expects.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reset {
-    from: (u32, u16),
-    to: (u32, u16),
+    from: (Ip, u16),
+    to: (Ip, u16),
     seq: u32,
     /// Who gets it: the receiver, or the server that has the receiver's address.
-    at: u32,
+    at: Ip,
     /// In a tunnel.
     wrapped: bool,
 }
 
 impl Reset {
+    /// Writes it; both its ends are of one family.
+    fn build(&self, buf: &mut [u8], link: Link) -> Option<usize> {
+        let ((from, sport), (to, dport)) = (self.from, self.to);
+        match (as_v4(from), as_v4(to)) {
+            (Some(from), Some(to)) => build::tcp(buf, link, &build::rst((from, sport), (to, dport), self.seq, None)),
+            _ => build::tcp_v6(buf, link, &build::rst(self.from, self.to, self.seq, None)),
+        }
+    }
+
     /// The resets that end a session at its client and its server; none for UDP.
-    pub(crate) fn both(row: &SessionRow) -> [Option<Self>; 2] {
+    pub(crate) fn both(row: &SessionRow, line: Option<&AddressLine>) -> [Option<Self>; 2] {
         let state = row.state.load(Relaxed);
         let over = state == State::TimeWait as u8 || state == State::Close as u8;
         if row.flags.load(Relaxed) & flag::UDP != 0 || over {
             return [None; 2];
         }
         let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
+        let [client, vip, local, server] = match line {
+            Some(line) if direct => [&line.client, &line.vip, &line.client, &line.vip].map(load),
+            Some(line) => [&line.client, &line.vip, &line.local, &line.server].map(load),
+            None => [&row.client_ip, &row.vip, &row.local_ip, &row.server_ip].map(|word| ip4(word.load(Relaxed))),
+        };
         // Each side expects what it has acknowledged; before that, what its peer began with.
         let acked = row.ack[0].load(Relaxed);
         let to_client = Self {
-            from: (row.vip.load(Relaxed), row.vip_port.load(Relaxed)),
-            to: (row.client_ip.load(Relaxed), row.client_port.load(Relaxed)),
-            at: row.client_ip.load(Relaxed),
+            from: (vip, row.vip_port.load(Relaxed)),
+            to: (client, row.client_port.load(Relaxed)),
+            at: client,
             seq: if acked == 0 { row.end[1].load(Relaxed) } else { acked },
             wrapped: false,
         };
         // Of a server that replies past us only what its client sent is known.
         let acked = if direct { 0 } else { row.ack[1].load(Relaxed) };
         let to_server = Self {
-            from: (row.local_ip.load(Relaxed), row.local_port.load(Relaxed)),
-            to: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),
-            at: row.real_server(),
+            from: (local, row.local_port.load(Relaxed)),
+            to: (server, row.server_port.load(Relaxed)),
+            at: line.map_or_else(|| ip4(row.real_server()), |line| load(&line.server)),
             seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(row.shift()),
-            wrapped: row.flags.load(Relaxed) & flag::TUNNEL != 0,
+            wrapped: direct && row.flags.load(Relaxed) & flag::TUNNEL != 0,
         };
         [Some(to_client), Some(to_server)]
     }
@@ -291,6 +317,7 @@ fn reason_of(error: ParseError) -> DropReason {
         ParseError::BadVersion | ParseError::BadIhl | ParseError::BadTotalLength => DropReason::BadIpHeader,
         ParseError::BadIpChecksum => DropReason::BadIpChecksum,
         ParseError::Fragment => DropReason::IpFragment,
+        ParseError::BadExtension => DropReason::Ipv6Extension,
         ParseError::BadTcpOffset | ParseError::TcpTooShort => DropReason::BadTcpHeader,
         ParseError::UdpTooShort | ParseError::BadUdpLength => DropReason::BadUdpHeader,
         ParseError::IcmpTooShort => DropReason::BadIcmp,

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::Ordering::Relaxed; // Session rows have one writer, this slot.
 
-use packet::quote::{self, Quote};
-use packet::{Rewrite, V4, icmp};
+use packet::quote::{self, Quote, Told};
+use packet::{V4, icmp};
 use shm_layout::counters::DropReason;
 use shm_layout::published::protocol;
 use shm_layout::ring::RecordKind;
@@ -38,6 +38,9 @@ impl SlotRunner {
         };
         let row = self.slot.sessions.get(index as usize).filter(|row| row.flags.load(Relaxed) & flag::INDEXED != 0);
         let Some(row) = row else { return self.refuse(io, place, DropReason::BadRecord) };
+        if row.flags.load(Relaxed) & flag::V6 != 0 {
+            return self.refuse(io, place, DropReason::BadIcmp); // Of NAT64: not translated yet.
+        }
         // Of a server that replies past us the numbers are not known.
         let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
         if quote.proto == protocol::TCP && !direct && !in_flight(row, direction, &quote) {
@@ -139,14 +142,14 @@ fn in_flight(row: &SessionRow, direction: Direction, quote: &Quote) -> bool {
 }
 
 /// What goes to a server that has the VIP: it sent the quoted packet as it is.
-const fn as_it_is(packet: &V4, quote: &Quote) -> ((u32, u32), Rewrite) {
+const fn as_it_is(packet: &V4, quote: &Quote) -> ((u32, u32), Told<u32>) {
     let (sport, dport) = (quote.sport, quote.dport);
-    ((packet.src, packet.dst), Rewrite { src: quote.src, dst: quote.dst, sport, dport, seq_add: 0, ack_sub: 0 })
+    ((packet.src, packet.dst), Told { src: quote.src, dst: quote.dst, sport, dport, seq_add: 0, ack_sub: 0 })
 }
 
 /// Addresses of the error, and the quoted packet as its sender sent it. Who reported it is not told to the other side, which
 /// may have no route to there: the error comes from where the sender sent its packet to.
-fn turned(row: &SessionRow, direction: Direction) -> ((u32, u32), Rewrite) {
+fn turned(row: &SessionRow, direction: Direction) -> ((u32, u32), Told<u32>) {
     let client = (row.client_ip.load(Relaxed), row.client_port.load(Relaxed));
     let vip = (row.vip.load(Relaxed), row.vip_port.load(Relaxed));
     let local = (row.local_ip.load(Relaxed), row.local_port.load(Relaxed));
@@ -158,5 +161,5 @@ fn turned(row: &SessionRow, direction: Direction) -> ((u32, u32), Rewrite) {
         // The server's side reports: the client's had it added to its number.
         Direction::Server => (client, vip, shift.wrapping_neg(), 0),
     };
-    ((to.0, from.0), Rewrite { src: from.0, dst: to.0, sport: from.1, dport: to.1, seq_add, ack_sub })
+    ((to.0, from.0), Told { src: from.0, dst: to.0, sport: from.1, dport: to.1, seq_add, ack_sub })
 }

@@ -4,9 +4,9 @@
 use packet::{V4, ethernet, ipv4};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::limits::{RX_BURST, TX_HELD};
-use shm_layout::neighbours::ip4;
 use shm_layout::ring::RecordKind;
 
+use crate::family::Packet;
 use crate::io::Io;
 use crate::rate::Rate;
 use crate::runner::{Origin, SlotRunner};
@@ -73,16 +73,16 @@ impl SlotRunner {
         &mut self,
         io: &mut I,
         place: usize,
-        packet: &V4,
+        packet: &impl Packet,
         origin: Origin,
         reason: DropReason,
     ) {
-        if !self.is_port_address(packet.dst) {
+        if !self.is_port_address(packet.destination()) {
             return self.refuse(io, place, reason);
         }
         let port = self.shared.published.ports.get(usize::from(self.port.number));
-        let near = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(ip4(packet.src))));
-        self.for_kernel(io, place, Class::of(packet, near), origin);
+        let near = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(packet.source())));
+        self.for_kernel(io, place, Class::of(packet.head(), near), origin);
     }
 
     /// A packet for the machine itself.

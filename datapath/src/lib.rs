@@ -12,6 +12,7 @@ mod burst;
 pub mod check;
 mod closing;
 mod errors;
+mod family;
 mod forward;
 pub mod io;
 pub mod io_memory;
@@ -29,6 +30,7 @@ mod timeout;
 mod too_big;
 mod tunnel;
 mod waiting;
+mod wide;
 
 pub use runner::SlotRunner;
 pub use schedule::{Health, pool_panic_until};

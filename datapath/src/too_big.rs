@@ -1,12 +1,13 @@
-//! Packets longer than the link they would leave by takes: their sender is told the size that fits (RFC 1191), if it asked not
-//! to be cut up. Nobody is cut up here: without DF they are dropped and counted.
+//! Packets longer than the link they would leave by takes: their sender is told the size that fits (RFC 1191, RFC 4443), if it asked
+//! not to be cut up. Nobody is cut up here: without DF they are dropped and counted.
 
 use std::sync::atomic::Ordering::Relaxed; // Session and published rows: see `forward`.
 
-use packet::{V4, build, icmp, ipv4};
+use packet::V4;
 use shm_layout::counters::DropReason;
-use shm_layout::neighbours::{as_v4, ip4};
+use shm_layout::neighbours::{Ip, as_v4};
 
+use crate::family::Packet;
 use crate::io::Io;
 use crate::runner::SlotRunner;
 use crate::session::Direction;
@@ -23,14 +24,7 @@ impl SlotRunner {
         direction: Direction,
     ) -> bool {
         let Some(row) = self.slot.sessions.get(index as usize) else { return false };
-        let (side, address) = match direction {
-            Direction::Client => (1, row.real_server()),
-            Direction::Server => (0, row.client_ip.load(Relaxed)),
-        };
-        let hop = self.shared.neighbours.hop(row.hop[side].load(Relaxed));
-        let known = hop.resolved() && hop.tag() == row.hop_tag[side].load(Relaxed);
-        let next = || self.shared.next_hop(ip4(address)).map_or(self.port.number, |next| next.port);
-        let mtu = self.mtu_of(if known { hop.port() } else { next() });
+        let mtu = self.mtu_towards(index, row, direction);
         if u32::from(packet.total_len) <= mtu {
             return false;
         }
@@ -38,17 +32,12 @@ impl SlotRunner {
         true
     }
 
-    /// Refuses a packet of which `most` bytes would fit.
+    /// Drops a packet that does not fit, and tells its sender that `most` bytes do.
     #[cold]
-    pub(crate) fn too_big<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, most: u32) {
-        let kind = (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED);
-        let most = u16::try_from(most).unwrap_or(u16::MAX);
+    pub(crate) fn too_big<I: Io>(&mut self, io: &mut I, place: usize, packet: &impl Packet, most: u32) {
         let from = self.own_address_towards(packet);
-        let asked = |frame: &[u8]| frame.get(usize::from(packet.l3)..).is_some_and(ipv4::dont_fragment);
-        let built = io
-            .frame(place)
-            .filter(|frame| asked(frame))
-            .and_then(|frame| build::icmp_error(self.scratch.as_mut_slice(), frame, packet, from, kind, most));
+        let scratch = self.scratch.as_mut_slice();
+        let built = io.frame(place).and_then(|frame| packet.too_big(scratch, frame, from, most));
         if let Some(len) = built
             && self.answerable(io, place, packet)
             && self.answers.allow(self.now_ms)
@@ -59,13 +48,17 @@ impl SlotRunner {
     }
 
     /// Who tells: the address the packet was sent to if it is ours, else (a server's to a client it sees) the port's own.
-    fn own_address_towards(&self, packet: &V4) -> u32 {
-        let published = &self.shared.published;
+    fn own_address_towards(&self, packet: &impl Packet) -> Ip {
+        let (published, to) = (&self.shared.published, packet.destination());
         let ours = self.generation.is_some_and(|generation| {
-            published.is_vip(generation, ip4(packet.dst)) || published.find_local(generation, ip4(packet.dst)).is_some()
+            published.is_vip(generation, to) || published.find_local(generation, to).is_some()
         });
-        let own = || published.ports.get(usize::from(self.port.number))?.addresses.iter().find_map(|row| row.get());
-        if ours { packet.dst } else { own().and_then(|(ip, _)| as_v4(ip)).unwrap_or(packet.dst) }
+        let own = || {
+            let addresses = &published.ports.get(usize::from(self.port.number))?.addresses;
+            let of_family = |ip: &Ip| as_v4(*ip).is_some() == as_v4(to).is_some();
+            addresses.iter().filter_map(|row| row.get()).map(|(ip, _)| ip).find(of_family)
+        };
+        if ours { to } else { own().unwrap_or(to) }
     }
 
     /// The longest packet a port sends, bytes.

@@ -1,91 +1,100 @@
 //! Mode tunnel: the client's packets go on as they came (but for a TTL of one less), wrapped into packets to the real server.
+//! Inner and outer packet are of either family.
 
 use std::sync::atomic::Ordering::Relaxed; // Session and published rows: see `forward`.
 
-use packet::tunnel::{IPIP, wrap};
-use packet::{Rewrite, V4, rewrite_v4};
+use packet::V4;
+use packet::tunnel::{Outer, wrap};
 use shm_layout::counters::DropReason;
-use shm_layout::neighbours::{as_v4, ip4};
+use shm_layout::neighbours::{Ip, as_v4, ip4};
 use shm_layout::session::SessionRow;
 
+use crate::family::Packet;
 use crate::io::Io;
 use crate::runner::SlotRunner;
-use crate::session::Direction;
+use crate::session::{Direction, LocalPool};
+use crate::wide::load;
 
-/// [`IPIP`] in the type of an IP length.
+/// What an outer IPv4 header adds, bytes.
 pub(crate) const MORE: u16 = 20;
-const _: () = assert!(MORE as usize == IPIP);
 
 impl SlotRunner {
     /// A client's packet of a session in a tunnel.
     #[cold]
-    pub(crate) fn forward_wrapped<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, index: u32) {
+    pub(crate) fn forward_wrapped<I: Io>(&mut self, io: &mut I, place: usize, packet: &impl Packet, index: u32) {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
-        let mtu = self.mtu_towards_server(row);
-        if u32::from(packet.total_len) + u32::from(MORE) > mtu {
-            return self.too_big(io, place, packet, mtu.saturating_sub(MORE.into()));
+        let mtu = self.mtu_towards(index, row, Direction::Client);
+        let more = u32::from(more_towards(self.receiver(index, row, Direction::Client)));
+        if u32::from(packet.head().total_len) + more > mtu {
+            return self.too_big(io, place, packet, mtu.saturating_sub(more));
         }
-        let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
-        let (src, dst, sport, dport) = (packet.src, packet.dst, packet.sport, packet.dport);
-        rewrite_v4(frame, packet, &Rewrite { src, dst, sport, dport, seq_add: 0, ack_sub: 0 });
-        self.wrap_and_leave(io, place, packet, index);
+        if io.frame(place).and_then(|frame| packet.one_hop(frame)).is_none() {
+            return self.refuse(io, place, DropReason::MultiSegment);
+        }
+        self.wrap_and_leave(io, place, packet.head(), index);
     }
 
-    /// Wraps what a session's server is to get, and sends it.
-    pub(crate) fn wrap_and_leave<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, index: u32) {
+    /// Wraps what a session's server is to get, and sends it. `head`: the packet's lengths.
+    pub(crate) fn wrap_and_leave<I: Io>(&mut self, io: &mut I, place: usize, head: &V4, index: u32) {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
-        let hop = self.shared.neighbours.hop(row.hop[1].load(Relaxed));
-        let client = (row.client_ip.load(Relaxed), row.client_port.load(Relaxed));
-        let Some(src) = self.tunnel_source(client, self.port_towards_server(row)) else {
+        let Some(outer) = self.outer(index, row) else {
             return self.refuse(io, place, DropReason::NoPort);
         };
-        let dst = row.real_server();
-        let Some(outer) = self.wrap(io, place, packet, (src, dst)) else {
-            return self.refuse(io, place, DropReason::NoBuffer);
-        };
-        let usable = hop.resolved() && hop.tag() == row.hop_tag[1].load(Relaxed);
-        let hop = if usable { Some(hop) } else { self.find_hop(io, place, index, Direction::Client) };
-        if let Some(hop) = hop {
-            self.leave(io, place, hop, &outer);
+        match self.wrap(io, place, head, outer) {
+            Some(wrapped) => self.send_on(io, place, index, Direction::Client, &wrapped),
+            None => self.refuse(io, place, DropReason::NoBuffer),
         }
     }
 
-    /// Wraps a packet; what it is now. `None`: its buffer has no room.
-    pub(crate) fn wrap<I: Io>(&self, io: &mut I, place: usize, packet: &V4, (src, dst): (u32, u32)) -> Option<V4> {
+    /// Wraps a packet of these lengths; what it is now. `None`: its buffer has no room.
+    pub(crate) fn wrap<I: Io>(&self, io: &mut I, place: usize, head: &V4, outer: Outer) -> Option<V4> {
         // What pads the frame would lie within the outer packet's frame: cut off.
-        let room = io.resize(place, packet.end()) && io.prepend(place, IPIP);
-        io.frame(place).filter(|_| room).and_then(|frame| wrap(frame, packet.l3, src, dst))?;
-        Some(V4 { total_len: packet.total_len.saturating_add(MORE), ..*packet })
+        let room = io.resize(place, head.end()) && io.prepend(place, outer.len().into());
+        io.frame(place).filter(|_| room).and_then(|frame| wrap(frame, head.l3, outer))?;
+        Some(V4 { total_len: head.total_len.saturating_add(outer.len()), ..*head })
     }
 
-    /// Outer source: of all local addresses of the port, or its own if it has none, by the client, so that a server's queues
-    /// share the load and one connection stays on one of them.
-    pub(crate) fn tunnel_source(&self, client: (u32, u16), port: u8) -> Option<u32> {
-        let client = u64::from(client.0) << 16 | u64::from(client.1);
-        let pool = self.locals.get(usize::from(port)).filter(|pool| !pool.is_empty());
-        if let Some(pool) = pool {
-            let spread = client.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            return pool.get(spread % pool.len()).map(|(ip, _)| ip);
-        }
-        let port = self.shared.published.ports.get(usize::from(port))?;
-        port.addresses.iter().filter_map(|row| row.get()).find_map(|(ip, _)| as_v4(ip))
+    /// The outer header of a session's packets.
+    fn outer(&self, index: u32, row: &SessionRow) -> Option<Outer> {
+        let server = self.receiver(index, row, Direction::Client);
+        let port = self.port_towards(index, row, Direction::Client);
+        let client = self.slot.line(index).map_or_else(|| ip4(row.client_ip.load(Relaxed)), |line| load(&line.client));
+        self.outer_to(server, (client, row.client_port.load(Relaxed)), port)
     }
 
-    /// Also of a server whose next hop is not known yet.
-    fn port_towards_server(&self, row: &SessionRow) -> u8 {
-        let (at, tag) = (row.hop[1].load(Relaxed), row.hop_tag[1].load(Relaxed));
-        let hop = self.shared.neighbours.hop(at);
-        if at != 0 && hop.tag() == tag {
-            return hop.port();
-        }
-        self.shared.next_hop(ip4(row.real_server())).map_or(self.port.number, |next| next.port)
+    /// Source: of all local addresses of the port and of the server's family, or the port's own if it has none, by the client,
+    /// so that a server's queues share the load and one connection stays on one of them. Destination: the real server.
+    pub(crate) fn outer_to(&self, server: Ip, client: (Ip, u16), port: u8) -> Option<Outer> {
+        let port = usize::from(port);
+        let address = client.0.into_iter().fold(0, |sum, word| sum ^ word ^ word >> 32);
+        let spread = (address << 16 | u64::from(client.1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let own = |is: fn(&Ip) -> bool| {
+            let port = self.shared.published.ports.get(port)?;
+            port.addresses.iter().filter_map(|row| row.get()).map(|(ip, _)| ip).find(is)
+        };
+        Some(match as_v4(server) {
+            Some(server) => {
+                let local = self.locals.get(port).and_then(|pool| spread_over(pool, spread));
+                Outer::V4(local.or_else(|| own(|ip| as_v4(*ip).is_some()).and_then(as_v4))?, server)
+            }
+            None => {
+                let local = self.locals_v6.get(port).and_then(|pool| spread_over(pool, spread));
+                Outer::V6(local.or_else(|| own(|ip| as_v4(*ip).is_none()))?, server)
+            }
+        })
     }
+}
 
-    fn mtu_towards_server(&self, row: &SessionRow) -> u32 {
-        self.mtu_of(self.port_towards_server(row))
-    }
+/// What the outer header of packets to `server` adds, bytes.
+pub(crate) fn more_towards(server: Ip) -> u16 {
+    if as_v4(server).is_some() { MORE } else { 40 }
+}
+
+/// One of the pool's addresses.
+fn spread_over<A: Copy>(pool: &LocalPool<A>, spread: u64) -> Option<A> {
+    if pool.is_empty() { None } else { pool.get(spread % pool.len()).map(|(ip, _)| ip) }
 }

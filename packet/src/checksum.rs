@@ -124,6 +124,21 @@ impl Delta {
         pairs.fold(self, |delta, (i, (&old, &new))| delta.byte(offset.wrapping_add(i), old, new))
     }
 
+    /// Bytes that were not there before, the first on an even offset.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::cast_possible_wrap, reason = "a sum of a packet's bytes is below 2^63")]
+    pub fn added(bytes: &[u8]) -> Self {
+        Self(sum(bytes) as i64)
+    }
+
+    /// The same change undone.
+    #[inline]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self(-self.0)
+    }
+
     /// Both changes.
     #[inline(always)]
     #[must_use]

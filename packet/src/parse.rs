@@ -1,7 +1,8 @@
 //! From a frame to what the datapath decides by, in one pass.
 
 use crate::checksum::fold;
-use crate::{ethernet, icmp, ipv4, tcp, udp, wire};
+use crate::ipv6::Ip6;
+use crate::{ethernet, icmp, ipv4, ipv6, tcp, udp, wire};
 
 /// Why a frame is not looked at further. The order of checks is that of the headers; the first failure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -13,13 +14,13 @@ pub enum ParseError {
     /// Neither IPv4, IPv6 nor ARP.
     #[error("ethertype is neither IPv4, IPv6 nor ARP")]
     NotIp,
-    /// The IPv4 header's version is not 4.
-    #[error("IP version is not 4")]
+    /// The version in the IP header is not the ethertype's.
+    #[error("IP version is not that of the ethertype")]
     BadVersion,
     /// The IPv4 header says it is shorter than 20 bytes.
     #[error("IP header length below 20 bytes")]
     BadIhl,
-    /// The IPv4 total length is less than its header or more than the frame has.
+    /// The IP packet's length is less than its header or more than the frame has.
     #[error("IP total length below its header's, or beyond the frame")]
     BadTotalLength,
     /// The IPv4 header checksum does not match.
@@ -28,6 +29,9 @@ pub enum ParseError {
     /// A fragment: ports are unknown.
     #[error("IP fragment")]
     Fragment,
+    /// An IPv6 extension header that is cut short, of a kind that is not passed on, or one more than are walked.
+    #[error("IPv6 extension header cut short, not passed on, or too many of them")]
+    BadExtension,
     /// Less than 20 bytes of TCP.
     #[error("TCP segment below 20 bytes")]
     TcpTooShort,
@@ -117,6 +121,18 @@ impl V4 {
     }
 }
 
+/// An IPv6 packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct V6 {
+    /// From.
+    pub src: Ip6,
+    /// To.
+    pub dst: Ip6,
+    /// Everything that is not its addresses, as of an IPv4 packet whose header is as long as this one's with its extension
+    /// headers (`l3..l4`). Its own addresses are 0; `ttl` is the hop limit.
+    pub head: V4,
+}
+
 /// Where a payload begins that is not looked into here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -137,8 +153,8 @@ pub enum Parsed {
     OtherL4(V4),
     /// ARP, not looked into: see [`crate::arp::parse`].
     Arp(Link),
-    /// IPv6, not looked into.
-    Ipv6(Link),
+    /// IPv6: TCP or UDP with headers checked, ICMPv6 (type and code in `head.dport`), or another protocol, by `head.proto`.
+    V6(V6),
 }
 
 /// Reads the headers of a frame. Source and destination are not judged, nor is the TTL: that is the forwarder's.
@@ -226,7 +242,7 @@ fn headers(frame: &[u8]) -> Result<Parsed, ParseError> {
     match header.ethertype {
         ethernet::IPV4 => ipv4_at(frame, l3, header.vlan),
         ethernet::ARP => Ok(Parsed::Arp(link)),
-        ethernet::IPV6 => Ok(Parsed::Ipv6(link)),
+        ethernet::IPV6 => ipv6_at(frame, l3, header.vlan),
         _ => Err(ParseError::NotIp),
     }
 }
@@ -251,23 +267,43 @@ fn ipv4_at(frame: &[u8], l3: u8, vlan: u16) -> Result<Parsed, ParseError> {
         ttl: ip.ttl,
         ..V4::default()
     };
-    match ip.proto {
+    layer_4(&mut v4, segment, ipv4::ICMP)?;
+    Ok(match ip.proto {
+        ipv4::TCP | ipv4::UDP => Parsed::L4(v4),
+        ipv4::ICMP => Parsed::Icmp(v4),
+        _ => Parsed::OtherL4(v4),
+    })
+}
+
+fn ipv6_at(frame: &[u8], l3: u8, vlan: u16) -> Result<Parsed, ParseError> {
+    let packet = frame.get(usize::from(l3)..).ok_or(ParseError::TooShort)?;
+    let ip = ipv6::header(packet)?;
+    let segment = packet.get(usize::from(ip.len)..usize::from(ip.total_len)).ok_or(ParseError::BadTotalLength)?;
+    let l4 = l3 + ip.len;
+    let (total_len, proto, ttl) = (ip.total_len, ip.proto, ip.hop_limit);
+    let mut head = V4 { total_len, vlan, l3, l4, payload: l4, proto, ttl, ..V4::default() };
+    layer_4(&mut head, segment, ipv6::ICMPV6)?;
+    Ok(Parsed::V6(V6 { src: ip.src, dst: ip.dst, head }))
+}
+
+/// What layer 4 says, if it is TCP, UDP, or the ICMP of the packet's family.
+fn layer_4(packet: &mut V4, segment: &[u8], icmp: u8) -> Result<(), ParseError> {
+    let l4 = packet.l4;
+    match packet.proto {
         ipv4::TCP => {
             let header = tcp::header(segment)?;
-            (v4.sport, v4.dport, v4.seq, v4.ack) = (header.sport, header.dport, header.seq, header.ack);
-            (v4.tcp_flags, v4.payload) = (header.flags, l4 + header.len);
-            Ok(Parsed::L4(v4))
+            (packet.sport, packet.dport, packet.seq, packet.ack) = (header.sport, header.dport, header.seq, header.ack);
+            (packet.tcp_flags, packet.payload) = (header.flags, l4 + header.len);
         }
         ipv4::UDP => {
             let header = udp::header(segment)?;
-            (v4.sport, v4.dport, v4.payload) = (header.sport, header.dport, l4 + SHORT);
-            Ok(Parsed::L4(v4))
+            (packet.sport, packet.dport, packet.payload) = (header.sport, header.dport, l4 + SHORT);
         }
-        ipv4::ICMP => {
+        proto if proto == icmp => {
             let (kind, code) = icmp::kind(segment)?;
-            (v4.dport, v4.payload) = (u16::from_be_bytes([kind, code]), l4 + SHORT);
-            Ok(Parsed::Icmp(v4))
+            (packet.dport, packet.payload) = (u16::from_be_bytes([kind, code]), l4 + SHORT);
         }
-        _ => Ok(Parsed::OtherL4(v4)),
+        _ => {}
     }
+    Ok(())
 }

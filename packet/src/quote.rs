@@ -1,15 +1,14 @@
 //! The packet that an ICMP error is about, as the error quotes it (RFC 792; RFC 1812 §4.3.2.3; RFC 4884): read, and
 //! translated back to the numbers its sender knows.
 
-use crate::checksum::{checksum, fold, sum};
+use crate::checksum::{Delta, checksum, fold, sum};
 use crate::icmp::{HEADER, PARAMETER_PROBLEM, TIME_EXCEEDED, UNREACHABLE};
 use crate::parse::V4;
-use crate::rewrite::Rewrite;
 use crate::wire::{get16, get32, put16, put32};
 use crate::{ipv4, tcp, tunnel};
 
 /// What is quoted of layer 4 at least: ports, and of TCP the sequence number.
-const LEAST: usize = 8;
+pub(crate) const LEAST: usize = 8;
 
 /// The quoted packet. Of TCP and UDP only; its IP checksum is not checked (it is the sender's own packet, or none of ours).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +26,11 @@ pub struct Quote {
     /// [`ipv4::TCP`] or [`ipv4::UDP`].
     pub proto: u8,
     /// Where the quoted IP header begins, from the start of the frame.
-    l3: usize,
+    pub(crate) l3: usize,
     /// Where layer 4 begins.
-    l4: usize,
+    pub(crate) l4: usize,
     /// Where the quote, or the quoted packet if it was shorter, ends.
-    end: usize,
+    pub(crate) end: usize,
 }
 
 /// Is this packet, as classified, an error about another packet?
@@ -67,7 +66,7 @@ pub fn read_tunnelled(frame: &[u8], p: &V4) -> Option<(u32, Quote)> {
     let l3 = usize::from(p.l4) + HEADER;
     let outer: &[u8; ipv4::HEADER] = frame.get(l3..)?.first_chunk()?;
     let len = usize::from(outer[0] & 0xf) * 4;
-    if outer[0] >> 4 != 4 || len < ipv4::HEADER || outer[9] != tunnel::PROTOCOL || get32(outer, 12) != p.dst {
+    if outer[0] >> 4 != 4 || len < ipv4::HEADER || outer[9] != tunnel::OF_IPV4 || get32(outer, 12) != p.dst {
         return None;
     }
     // What extensions may follow is not told from a quote here: the packet within says how long it is.
@@ -131,35 +130,30 @@ fn read_at(frame: &[u8], l3: usize, most: usize) -> Option<Quote> {
     })
 }
 
+/// The quoted packet as the one who is told knows it: between addresses of family `A`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told<A> {
+    /// From: who is told.
+    pub src: A,
+    /// To.
+    pub dst: A,
+    /// From.
+    pub sport: u16,
+    /// To.
+    pub dport: u16,
+    /// Added to the TCP sequence number, wrapping.
+    pub seq_add: u32,
+    /// Taken from the TCP acknowledgement number, wrapping.
+    pub ack_sub: u32,
+}
+
 /// Translates the error `p` that [`read`] has read `quote` from: the outer packet to be from `outer.0` to `outer.1` with a TTL
 /// of one less, the quoted packet to `to`. The quoted checksums are updated (as far as quoted), the error's is made anew.
 ///
 /// `None`: the frame is another one; it may be half changed.
-pub fn translate(frame: &mut [u8], p: &V4, quote: &Quote, outer: (u32, u32), to: &Rewrite) -> Option<()> {
+pub fn translate(frame: &mut [u8], p: &V4, quote: &Quote, outer: (u32, u32), to: &Told<u32>) -> Option<()> {
     let delta = ipv4::set_addresses(frame.get_mut(quote.l3..quote.l4)?, to.src, to.dst)?;
-    let segment = frame.get_mut(quote.l4..quote.end)?;
-    let window: &mut [u8; LEAST] = segment.first_chunk_mut()?;
-    let delta = delta.word(get16(window, 0), to.sport).word(get16(window, 2), to.dport);
-    put16(window, 0, to.sport);
-    put16(window, 2, to.dport);
-    if quote.proto == ipv4::UDP {
-        put16(window, 6, delta.apply_udp(get16(window, 6)));
-    } else {
-        let seq = get32(window, 4).wrapping_add(to.seq_add);
-        let delta = delta.long(get32(window, 4), seq);
-        put32(window, 4, seq);
-        // The rest, as far as it is quoted; without its flags it is taken for one with ACK, as all but the first are.
-        let acks = segment.get(13).is_none_or(|flags| flags & tcp::ACK != 0);
-        let mut change = delta;
-        if let Some(window) = segment.first_chunk_mut::<12>().filter(|_| acks) {
-            let ack = get32(window, 8).wrapping_sub(to.ack_sub);
-            change = delta.long(get32(window, 8), ack);
-            put32(window, 8, ack);
-        }
-        if let Some(window) = segment.first_chunk_mut::<18>() {
-            put16(window, 16, change.apply(get16(window, 16)));
-        }
-    }
+    turn(frame.get_mut(quote.l4..quote.end)?, quote.proto, delta, to)?;
     let packet = frame.get_mut(usize::from(p.l3)..usize::from(p.l4))?;
     ipv4::set_addresses(packet, outer.0, outer.1)?;
     ipv4::set_ttl(packet, p.ttl.saturating_sub(1));
@@ -167,5 +161,32 @@ pub fn translate(frame: &mut [u8], p: &V4, quote: &Quote, outer: (u32, u32), to:
     message.get_mut(2..4)?.fill(0);
     let sum = checksum(message);
     message.get_mut(2..4)?.copy_from_slice(&sum.to_be_bytes());
+    Some(())
+}
+
+/// Ports, numbers and checksum of a quoted segment, as far as it is quoted. `delta`: what its pseudo header has changed by. `None`:
+/// less than [`LEAST`].
+pub(crate) fn turn<A>(segment: &mut [u8], proto: u8, delta: Delta, to: &Told<A>) -> Option<()> {
+    let window: &mut [u8; LEAST] = segment.first_chunk_mut()?;
+    let delta = delta.word(get16(window, 0), to.sport).word(get16(window, 2), to.dport);
+    put16(window, 0, to.sport);
+    put16(window, 2, to.dport);
+    if proto == ipv4::UDP {
+        put16(window, 6, delta.apply_udp(get16(window, 6)));
+        return Some(());
+    }
+    let seq = get32(window, 4).wrapping_add(to.seq_add);
+    let mut delta = delta.long(get32(window, 4), seq);
+    put32(window, 4, seq);
+    // The rest, as far as it is quoted; without its flags it is taken for one with ACK, as all but the first are.
+    let acks = segment.get(13).is_none_or(|flags| flags & tcp::ACK != 0);
+    if let Some(window) = segment.first_chunk_mut::<12>().filter(|_| acks) {
+        let ack = get32(window, 8).wrapping_sub(to.ack_sub);
+        delta = delta.long(get32(window, 8), ack);
+        put32(window, 8, ack);
+    }
+    if let Some(window) = segment.first_chunk_mut::<18>() {
+        put16(window, 16, delta.apply(get16(window, 16)));
+    }
     Some(())
 }

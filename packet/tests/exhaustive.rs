@@ -51,7 +51,7 @@ fn expected(frame: &[u8], l3: usize) -> Result<u8, ParseError> {
 fn v4(parsed: Parsed) -> Option<V4> {
     match parsed {
         Parsed::L4(v4) | Parsed::Icmp(v4) | Parsed::OtherL4(v4) => Some(v4),
-        Parsed::Arp(_) | Parsed::Ipv6(_) => None,
+        Parsed::Arp(_) | Parsed::V6(_) => None,
     }
 }
 

@@ -95,7 +95,7 @@ fn kinds() {
     };
     assert_eq!(classify(&pad(common::ethernet(0x0806, 0))), Ok(Parsed::Arp(link(14, 0))));
     assert_eq!(classify(&pad(common::ethernet(0x0806, 7))), Ok(Parsed::Arp(link(18, 7))));
-    assert_eq!(classify(&pad(common::ethernet(0x86dd, 0))), Ok(Parsed::Ipv6(link(14, 0))));
+    assert_eq!(classify(&pad(common::ethernet(0x86dd, 0))), Err(ParseError::BadVersion));
     assert_eq!(classify(&pad(common::ethernet(0x88cc, 0))), Err(ParseError::NotIp));
     assert_eq!(classify(&[]), Err(ParseError::TooShort));
     let mut gre = common::ethernet(0x0800, 0);

@@ -119,6 +119,10 @@ impl Io for DpdkIo {
         self.rx.get(place).is_some_and(|mut packet| packet.prepend(n).is_ok())
     }
 
+    fn cut(&mut self, place: usize, n: usize) -> bool {
+        self.rx.get(place).is_some_and(|mut packet| packet.len() > n && packet.adj(n).is_ok())
+    }
+
     #[inline]
     fn send(&mut self, place: usize) -> bool {
         let moved = self.rx.move_to_send(place, &mut self.tx, self.queued);
@@ -257,7 +261,8 @@ mod tests {
         })
         .unwrap();
         port.start().unwrap();
-        let geometry = SlotGeometry { slot: 0, slots: 1, sessions: 16, servers: 1, services: 1, extensions: 0 };
+        let geometry =
+            SlotGeometry { slot: 0, slots: 1, sessions: 16, wide_sessions: 0, servers: 1, services: 1, extensions: 0 };
         let slot = Slot::anonymous(geometry, false).unwrap();
         let io = DpdkIo::open(slot, Pool::lookup(POOL).unwrap(), &port, 0).unwrap();
         (port, io)

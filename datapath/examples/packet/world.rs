@@ -80,6 +80,7 @@ impl Case {
             ack: [2000, 1000],
             now_ms: START_NS / 1_000_000,
             timeout_ms: TIMEOUT_MS,
+            wide: None,
         }
     }
 }
@@ -93,6 +94,7 @@ pub fn make(case: Case) -> (Slot, SlotRunner) {
         slot: 0,
         slots: 1,
         sessions: case.sessions + 1024,
+        wide_sessions: 0,
         servers: case.servers.max(64),
         services: 8,
         extensions: 0,

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use arch::HashKey;
 use datapath::session::SessionReader;
+use shm_layout::neighbours::{as_v4, to_std};
 use shm_layout::slot::Slot;
 
 /// Records looked at in one piece: a few milliseconds.
@@ -96,8 +97,8 @@ impl LocalsUse {
         let readers: Vec<SessionReader> = slots.iter().map(reader).collect();
         let done = pass.go_on(slots, PIECE, |at, record| {
             if let Some(s) = readers.get(at).and_then(|reader| reader.get(record)) {
-                let server = SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(s.real_ip)), s.server_port);
-                *found.entry(s.local_ip).or_default().entry(server).or_default() += 1;
+                let server = SocketAddr::new(to_std(s.real_ip), s.server_port);
+                *found.entry(as_v4(s.local_ip).unwrap_or(0)).or_default().entry(server).or_default() += 1;
             }
         });
         if done {
@@ -121,7 +122,15 @@ mod tests {
     use shm_layout::slot::SlotGeometry;
 
     fn slots(sessions: u32) -> Vec<Slot> {
-        let geometry = SlotGeometry { slot: 0, slots: 2, sessions: 300_000, servers: 4, services: 4, extensions: 0 };
+        let geometry = SlotGeometry {
+            slot: 0,
+            slots: 2,
+            sessions: 300_000,
+            wide_sessions: 0,
+            servers: 4,
+            services: 4,
+            extensions: 0,
+        };
         let slot = |slot| Slot::anonymous(SlotGeometry { slot, ..geometry }, false).unwrap();
         let slots: Vec<Slot> = (0..2).map(slot).collect();
         for slot in &slots {

@@ -1,7 +1,7 @@
 //! `session list`, `count`, `kill`. Read-only: torn records are skipped.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::Ordering::Relaxed;
 
 use arch::HashKey;
@@ -10,7 +10,7 @@ use control_api::views::{Asked, Page, Session, SessionCount};
 use control_api::{ApiError, Code};
 use datapath::session::{Session as Record, SessionReader};
 use shm_layout::clock::now_ms;
-use shm_layout::neighbours::to_std;
+use shm_layout::neighbours::{Ip, as_v4, ip4, to_std};
 use shm_layout::publish::owner_alive;
 use shm_layout::published::{load_name, protocol};
 use shm_layout::slot::Slot;
@@ -69,8 +69,8 @@ pub fn list(core: &Core, params: &SessionList) -> Result<Page<Session>, ApiError
             }
             looked += 1;
             let Some(session) = reader.get(record) else { continue };
-            if client.is_some_and(|p| !p.is(session.client_ip, session.client_port))
-                || server.is_some_and(|p| !p.is(session.real_ip, session.server_port))
+            if client.is_some_and(|p| !p.is(as_v4(session.client_ip).unwrap_or(0), session.client_port))
+                || server.is_some_and(|p| !p.is(as_v4(session.real_ip).unwrap_or(0), session.server_port))
                 || state.is_some_and(|s| s != session.state.name())
             {
                 continue;
@@ -100,12 +100,12 @@ fn state(word: &str) -> Result<&'static str, ApiError> {
 }
 
 fn view(session: &Record, slot: &Slot, worker: Option<String>, service: Option<String>, now: u64) -> Session {
-    let address = |ip: u32, port: u16| SocketAddrV4::new(Ipv4Addr::from_bits(ip), port).to_string();
+    let address = |ip: Ip, port: u16| SocketAddr::new(to_std(ip), port).to_string();
     Session {
         protocol: if session.protocol == protocol::UDP { "udp" } else { "tcp" }.into(),
         client: address(session.client_ip, session.client_port),
         vip: address(session.vip, session.vip_port),
-        laddr: (session.local_ip != 0).then(|| address(session.local_ip, session.local_port)),
+        laddr: (session.local_ip != ip4(0)).then(|| address(session.local_ip, session.local_port)),
         rs: address(session.real_ip, session.server_port),
         state: session.state.name().into(),
         idle_ms: session.idle_ms(now).into(),
@@ -148,7 +148,7 @@ impl Names {
 
     fn service(&self, session: &Record) -> Option<String> {
         let (name, ip, port) = self.0.get(&session.server_id)?;
-        let same = *ip == IpAddr::V4(Ipv4Addr::from_bits(session.real_ip)) && *port == session.server_port;
+        let same = *ip == to_std(session.real_ip) && *port == session.server_port;
         same.then(|| name.clone())
     }
 }

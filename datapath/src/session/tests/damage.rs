@@ -73,7 +73,7 @@ fn any_words_at_all_do_no_worse_than_lose_sessions() {
             if step == 200 {
                 table.sweep_start();
             }
-            table.sweep(3, |_| true, |_, _| ());
+            table.sweep(3, |_, _| true, |_, _| ());
         }
         let reader = SessionReader::new(table.slot().clone(), *table.hash_key());
         assert!(reader.iter().count() <= 60);
@@ -92,6 +92,8 @@ fn live_words(slot: &Slot) -> Vec<&AtomicU64> {
     let all: &'static [AtomicU64] = Box::leak(Box::new(map.rows::<AtomicU64>(0, map.bytes() / 8).unwrap()));
     let parts = [
         words(all, &slot.sessions),
+        words(all, &slot.lines),
+        words(all, &slot.wide),
         words(all, &slot.buckets),
         words(all, &slot.wheel),
         words(all, &slot.servers),
@@ -110,9 +112,11 @@ fn flipped_bits_end_in_quarantine_and_a_rebuild_heals() {
     let mut random = Random(SEED);
     let (mut flips, mut kept, mut quarantined) = (0, 0, 0);
     for round in 0..200 {
-        let mut table = table(SESSIONS);
+        let mut table = super::wide::table_of(SESSIONS, SESSIONS / 4);
         for i in 0..300 {
             table.create(&new(i, 1_000)).unwrap();
+            let made = super::wide::new_wide(i, 1_000, &table);
+            let _ = table.create(&made);
         }
         let slot = table.slot().clone();
         let words = live_words(&slot);
@@ -137,7 +141,7 @@ fn flipped_bits_end_in_quarantine_and_a_rebuild_heals() {
                 }
                 now += u64::from(random.below(400));
                 table.expire(now, 64, |_| 5_000, |_, _| ());
-                table.sweep(8, |_| true, |_, _| ());
+                table.sweep(8, |_, _| true, |_, _| ());
             }
             if random.below(4) == 0 {
                 table.sweep_start();

@@ -8,6 +8,7 @@ mod ports;
 mod readers;
 mod rebuild;
 mod wheel;
+mod wide;
 
 use shm_layout::secrets::{self, Secrets};
 use shm_layout::session::State;
@@ -28,8 +29,15 @@ pub fn secrets() -> Secrets {
 }
 
 pub fn slot(sessions: u64) -> Slot {
-    let geometry =
-        SlotGeometry { slot: 0, slots: 2, sessions, servers: u64::from(SERVERS), services: 4, extensions: 0 };
+    let geometry = SlotGeometry {
+        slot: 0,
+        slots: 2,
+        sessions,
+        wide_sessions: 0,
+        servers: u64::from(SERVERS),
+        services: 4,
+        extensions: 0,
+    };
     Slot::anonymous(geometry, false).unwrap()
 }
 
@@ -65,6 +73,7 @@ pub fn new(i: u32, now_ms: u64) -> New {
         ack: [i + 2, i + 3],
         now_ms,
         timeout_ms: 60_000,
+        wide: None,
     }
 }
 
