@@ -235,6 +235,16 @@ fn keys_that_exclude_each_other() {
     refused("protocol = \"udp\"", udp, codes::CONFLICT, "service[1].syn_proxy");
     let udp = "protocol = \"udp\"\nclient_address = \"toa\"";
     refused("protocol = \"udp\"", udp, codes::CONFLICT, "service[1].client_address");
+    // Without a session no reply finds its client: in dr and tunnel alone.
+    let alone = |rest: &str| format!("protocol = \"udp\"\none_packet = true\n{rest}");
+    refused("protocol = \"udp\"", &alone(""), codes::CONFLICT, "service[1].one_packet");
+    refused("protocol = \"udp\"", &alone("mode = \"nat\""), codes::CONFLICT, "service[1].one_packet");
+    passes("protocol = \"udp\"", &alone("mode = \"dr\""));
+    passes("protocol = \"udp\"", &alone("mode = \"tunnel\""));
+    let persistent = alone("mode = \"dr\"\npersistence = \"5m\"");
+    refused("protocol = \"udp\"", &persistent, codes::CONFLICT, "service[1].persistence");
+    let limited = alone("mode = \"dr\"\nmax_sessions = 9");
+    refused("protocol = \"udp\"", &limited, codes::CONFLICT, "service[1].max_sessions");
     refused("type = \"tcp\"", "type = \"tcp\", path = \"/\"", codes::CONFLICT, "service[0].health.path");
     refused("type = \"tcp\"", "type = \"http\", send = \"x\"", codes::CONFLICT, "service[0].health.send");
 }
