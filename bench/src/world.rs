@@ -50,8 +50,15 @@ pub fn server_of(ip: u32) -> Option<u32> {
 pub fn tables(flows: u64, mac: Mac, device: u16, cpu: u16) -> Shared {
     let published = Published::anonymous(PublishedGeometry { services: 8, servers: SERVERS.into() }).unwrap();
     let neighbours = Neighbours::anonymous(1024).unwrap();
-    let geometry =
-        SlotGeometry { slot: 0, slots: 1, sessions: flows + 1024, servers: SERVERS.into(), services: 8, extensions: 0 };
+    let geometry = SlotGeometry {
+        slot: 0,
+        slots: 1,
+        sessions: flows + 1024,
+        wide_sessions: 0,
+        servers: SERVERS.into(),
+        services: 8,
+        extensions: 0,
+    };
     let slot = Slot::anonymous(geometry, true).expect("hugepages for the tables");
     let port = PortPlan {
         device: device.into(),

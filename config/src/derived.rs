@@ -20,11 +20,18 @@ impl Node {
             poll: Poll::Adaptive,
             dpdk_mb: 192,
             sessions: 1_000_000,
+            sessions_ipv6: None,
             on_primary_death: OnPrimaryDeath::Hold,
             hang_after: Millis::secs(1),
             run_dir: None,
             state_dir: None,
         }
+    }
+
+    /// Capacity for IPv6 sessions per slot: a tenth of IPv4's unless the file says otherwise; 0: no IPv6 services.
+    #[must_use]
+    pub fn sessions_ipv6(&self) -> u32 {
+        self.sessions_ipv6.unwrap_or(self.sessions / 10)
     }
 
     /// `/run/containerlb/NAME`, or the key `run_dir`.
@@ -325,8 +332,10 @@ impl Default for Limits {
 pub struct TableSizes {
     /// Slots in all.
     pub slots: u16,
-    /// Sessions per slot.
+    /// IPv4 sessions per slot.
     pub sessions: u32,
+    /// IPv6 sessions per slot.
+    pub sessions_ipv6: u32,
     /// Services.
     pub services: u32,
     /// Real servers.
@@ -364,6 +373,7 @@ impl TableSizes {
         Self {
             slots: count(config.slot_homes().len()),
             sessions: config.node.sessions,
+            sessions_ipv6: config.node.sessions_ipv6(),
             services: config.limits.services,
             real_servers: config.limits.real_servers,
             neighbours: config.limits.neighbours,

@@ -44,6 +44,7 @@ pub(crate) fn node(n: &Node) -> Keys {
         ("on_primary_death", quoted(n.on_primary_death)),
         ("hang_after", quoted(n.hang_after)),
     ];
+    push_some(&mut keys, "sessions_ipv6", n.sessions_ipv6.map(number), |n| n);
     // The paths came from the UTF-8 text of a file.
     push_some(&mut keys, "run_dir", n.run_dir.as_ref().map(|p| p.display()), quoted);
     push_some(&mut keys, "state_dir", n.state_dir.as_ref().map(|p| p.display()), quoted);

@@ -41,8 +41,11 @@ pub struct Node {
     pub poll: Poll,
     /// EAL memory in MiB, all reserved at start.
     pub dpdk_mb: u32,
-    /// Session capacity per slot.
+    /// Capacity for IPv4 sessions per slot.
     pub sessions: u32,
+    /// The same for IPv6, NAT64, and tunnels of IPv4 to IPv6 servers. Read it by [`Node::sessions_ipv6`].
+    #[serde(default)]
+    pub sessions_ipv6: Option<u32>,
     /// Reaction to an unasked death of the holder.
     pub on_primary_death: OnPrimaryDeath,
     /// A heartbeat older than this, with run time consumed meanwhile, is hung.

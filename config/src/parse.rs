@@ -60,6 +60,7 @@ pub(crate) fn node(walk: &mut Walk, top: &mut Section<'_>) -> Node {
     node.poll = s.word(walk, "poll", node.poll);
     node.dpdk_mb = s.integer(walk, "dpdk_mb", 64..=1_048_576).unwrap_or(node.dpdk_mb);
     node.sessions = s.integer(walk, "sessions", 64..=200_000_000).unwrap_or(node.sessions);
+    node.sessions_ipv6 = s.integer(walk, "sessions_ipv6", 0..=200_000_000);
     node.on_primary_death = s.word(walk, "on_primary_death", node.on_primary_death);
     node.hang_after = s.duration(walk, "hang_after").unwrap_or(node.hang_after);
     node.run_dir = s.text(walk, "run_dir", codes::BAD_VALUE, folder);

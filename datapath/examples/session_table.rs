@@ -70,6 +70,7 @@ pub fn run(sessions: u32, huge: bool) {
         slot: 0,
         slots: 1,
         sessions: u64::from(sessions),
+        wide_sessions: 0,
         servers: u64::from(SERVERS),
         services: 1,
         extensions: 0,

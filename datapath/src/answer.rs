@@ -282,7 +282,7 @@ fn reason_of(error: ParseError) -> DropReason {
         ParseError::BadVersion | ParseError::BadIhl | ParseError::BadTotalLength => DropReason::BadIpHeader,
         ParseError::BadIpChecksum => DropReason::BadIpChecksum,
         ParseError::Fragment => DropReason::IpFragment,
-        ParseError::BadExtension => DropReason::Ipv6,
+        ParseError::BadExtension => DropReason::Ipv6Extension,
         ParseError::BadTcpOffset | ParseError::TcpTooShort => DropReason::BadTcpHeader,
         ParseError::UdpTooShort | ParseError::BadUdpLength => DropReason::BadUdpHeader,
         ParseError::IcmpTooShort => DropReason::BadIcmp,

@@ -16,12 +16,12 @@ use crate::tcp;
 
 const _: () = assert!(std::mem::offset_of!(SessionRow, state) == 28 && std::mem::offset_of!(SessionRow, flags) == 29);
 
-/// What decides whether packets go straight: state, protocol, in the index, translated by a shift in the record itself.
+/// What decides whether packets go straight: state, protocol, in the index, translated as IPv4.
 /// Below 0x8000.
 #[allow(clippy::cast_possible_truncation, reason = "state and flags are the lower half")]
 #[inline(always)]
 fn standing(row: &SessionRow) -> u16 {
-    load32::<28, _>(row) as u16 & (0xff | ((flag::UDP | flag::EXTENSION | flag::INDEXED | flag::DIRECT) as u16) << 8)
+    load32::<28, _>(row) as u16 & (0xff | ((flag::UDP | flag::V6 | flag::INDEXED | flag::DIRECT) as u16) << 8)
 }
 
 /// [`standing`] of a record whose plain TCP packets go straight.

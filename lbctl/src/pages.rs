@@ -8,6 +8,7 @@ pub fn table_bytes(sizes: TableSizes) -> u64 {
     let geometry = Geometry {
         slots: sizes.slots.into(),
         sessions: sizes.sessions.into(),
+        wide_sessions: sizes.sessions_ipv6.into(),
         servers: sizes.real_servers.into(),
         services: sizes.services.into(),
         neighbours: sizes.neighbours.into(),

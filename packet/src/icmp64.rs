@@ -49,7 +49,7 @@ pub fn to_v6(
     let (rest, len) = link.emit(out, ethernet::IPV6)?;
     let (outer, rest) = rest.split_first_chunk_mut()?;
     let message = rest.get_mut(..icmpv6::HEADER + ipv6::HEADER + segment.len())?;
-    ipv6::emit(outer, u16::try_from(message.len()).ok()?, icmpv6::PROTOCOL, p.ttl.saturating_sub(1), to.dst, to.src);
+    ipv6::emit(outer, u16::try_from(message.len()).ok()?, ipv6::ICMPV6, p.ttl.saturating_sub(1), to.dst, to.src);
     let quoted = message.get_mut(icmpv6::HEADER..)?;
     let (inner, l4) = quoted.split_first_chunk_mut()?;
     ipv6::emit(inner, total.saturating_sub(header), quote.proto, ip[8], to.src, to.dst);

@@ -41,7 +41,7 @@ pub struct Quote6 {
 #[must_use]
 pub fn is_error(p: &V6) -> bool {
     let [kind, _] = p.head.dport.to_be_bytes();
-    p.head.proto == icmpv6::PROTOCOL && matches!(kind, UNREACHABLE | PACKET_TOO_BIG | TIME_EXCEEDED | PARAMETER_PROBLEM)
+    p.head.proto == ipv6::ICMPV6 && matches!(kind, UNREACHABLE | PACKET_TOO_BIG | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
 /// What the ICMPv6 error `p` of `frame` quotes. `None`: no error, a wrong checksum, no first fragment of TCP or UDP, or less of it

@@ -74,6 +74,10 @@ drop_reasons! {
     HandledReset "handled_reset" "Turned into a reset towards its sender elsewhere: swallowed.";
     Disabled "disabled" "Session ended by an operator (disable, kill, del --now).";
     LostInCrash "lost_in_crash" "Held by a worker that died.";
+    Ipv6Extension "ipv6_extension" "IPv6 extension header cut short, of a kind that is not passed on (routing of type 0), or more than are walked.";
+    NoUdpChecksum "no_udp_checksum" "IPv6 UDP datagram without checksum (RFC 8200 forbids it).";
+    BadNd "bad_nd" "Neighbour discovery message malformed (RFC 4861 §7.1), or not for an address of ours.";
+    HandledNd "handled_nd" "Neighbour advertisement taken in by control.";
 }
 
 /// Counters that are not drops, in order.

@@ -17,8 +17,10 @@ const SESSIONS_PER_EXTENSION: u64 = 16;
 pub struct Geometry {
     /// Slots of all ports.
     pub slots: u32,
-    /// Sessions per slot.
+    /// IPv4 sessions per slot.
     pub sessions: u64,
+    /// IPv6 sessions per slot.
+    pub wide_sessions: u64,
     /// Real server ids.
     pub servers: u64,
     /// Services.
@@ -37,6 +39,7 @@ impl Geometry {
             slot,
             slots: self.slots,
             sessions: self.sessions,
+            wide_sessions: self.wide_sessions,
             servers: self.servers,
             services: self.services,
             extensions: self.sessions.div_ceil(SESSIONS_PER_EXTENSION),
@@ -74,8 +77,8 @@ impl std::fmt::Display for Geometry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} slots of {} sessions, {} real servers, {} services, {} neighbours, {} choice tables",
-            self.slots, self.sessions, self.servers, self.services, self.neighbours, self.choices
+            "{} slots of {} IPv4 and {} IPv6 sessions, {} real servers, {} services, {} neighbours, {} choice tables",
+            self.slots, self.sessions, self.wide_sessions, self.servers, self.services, self.neighbours, self.choices
         )
     }
 }
@@ -86,8 +89,15 @@ mod tests {
 
     #[test]
     fn the_sum_is_that_of_the_files() {
-        let geometry =
-            Geometry { slots: 3, sessions: 100_000, servers: 64, services: 16, neighbours: 1024, choices: 4 };
+        let geometry = Geometry {
+            slots: 3,
+            sessions: 100_000,
+            wide_sessions: 10_000,
+            servers: 64,
+            services: 16,
+            neighbours: 1024,
+            choices: 4,
+        };
         let files: Vec<_> = geometry.files().collect();
         assert_eq!(files.len(), 5 + 3);
         assert!(files.iter().all(|(_, bytes)| *bytes > 0 && bytes.is_multiple_of(HUGE_PAGE)));

@@ -133,6 +133,10 @@ pub fn layout_version() -> u32 {
 ///
 /// **1.1** gave a meaning to: modes `nat`, `dr`, `tunnel` and the flags of directories and sessions that come with them;
 /// schedulers after `lc`, persistence, and the files of both ([`LAYOUT_CHOICES`](crate::limits::LAYOUT_CHOICES)).
+///
+/// **1.2**: wide session records behind the others and their address lines at the slot's end, as many as its header says
+/// (before: none, [`LAYOUT_WIDE`](crate::limits::LAYOUT_WIDE)); [`flag::V6`](crate::session::flag::V6); IPv6 addresses in
+/// ring records.
 #[must_use]
 pub const fn compatible(own: u32, tables: u32) -> bool {
     tables >> 16 == own >> 16 && tables <= own

@@ -48,7 +48,15 @@ mod tests {
 
     #[test]
     fn a_half_made_session_uses_its_server_and_its_service() {
-        let geometry = |slot| SlotGeometry { slot, slots: 2, sessions: 16, servers: 4, services: 4, extensions: 0 };
+        let geometry = |slot| SlotGeometry {
+            slot,
+            slots: 2,
+            sessions: 16,
+            wide_sessions: 0,
+            servers: 4,
+            services: 4,
+            extensions: 0,
+        };
         let slots = [0, 1].map(|slot| Slot::anonymous(geometry(slot), false).unwrap());
         slots[0].servers[3].active.store(2, Relaxed);
         assert_eq!([server(&slots, 3), server(&slots, 2), service(&slots, 1)], [2, 0, 0]);

@@ -3,12 +3,14 @@
 /// Layout version: high 16 bits major (another layout: refused), low 16 bits minor (meanings given to reserved bytes, see
 /// [`compatible`](crate::header::compatible)). Whoever raises it adds the golden segments of the new version
 /// (`cargo run -p shm-layout --example golden`) and keeps the old ones.
-pub const LAYOUT_VERSION: u32 = 0x0001_0001;
+pub const LAYOUT_VERSION: u32 = 0x0001_0002;
 /// First version with choice tables, persistence, and what [`ServiceRow`](crate::published::ServiceRow) says of them; with
 /// the modes after `FULLNAT` and the flags they set ([`mode`](crate::published::mode),
 /// [`directory_flag::NAT`](crate::published::directory_flag::NAT), [`flag::DIRECT`](crate::session::flag::DIRECT),
 /// [`flag::TUNNEL`](crate::session::flag::TUNNEL)).
 pub const LAYOUT_CHOICES: u32 = 0x0001_0001;
+/// First version with wide records ([`AddressLine`](crate::session::AddressLine)), and with that IPv6.
+pub const LAYOUT_WIDE: u32 = 0x0001_0002;
 
 /// Ports an appliance may own.
 pub const MAX_PORTS: usize = 8;

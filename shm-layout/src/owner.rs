@@ -299,7 +299,8 @@ mod tests {
     use crate::slot::{Slot, SlotGeometry};
 
     fn slot() -> Slot {
-        let geometry = SlotGeometry { slot: 0, slots: 1, sessions: 16, servers: 4, services: 4, extensions: 0 };
+        let geometry =
+            SlotGeometry { slot: 0, slots: 1, sessions: 16, wide_sessions: 0, servers: 4, services: 4, extensions: 0 };
         Slot::anonymous(geometry, false).unwrap()
     }
 

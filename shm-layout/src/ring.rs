@@ -41,9 +41,10 @@ pub enum RecordKind {
     Send = 2,
     /// A frame for control (ARP answers).
     Learn = 3,
-    /// Control: please resolve `args[0]` (IPv4) on port `args[1]`.
+    /// Control: please resolve `args[0]` (IPv4) on port `args[1]`. With a frame of 16 bytes: that IPv6 address. From layout 1.2.
     Resolve = 4,
-    /// Slot: end sessions. `args`: client address, client port, vip address, vip port, protocol (0 = any each).
+    /// Slot: end sessions. `args`: client address, client port, vip address, vip port, protocol (0 = any each). With a frame of
+    /// 32 bytes: IPv6 client's and virtual address (zeros: any) in place of those two words. From layout 1.2.
     Kill = 5,
 }
 

@@ -1,10 +1,11 @@
-//! The session record and the index bucket: one cache line each, settled byte by byte (docs/adr/0002-session-record.md).
+//! The session record and the index bucket: one cache line each, settled byte by byte (docs/adr/0002-session-record.md);
+//! the address line of those whose addresses do not fit in (docs/adr/0015-ipv6-sessions.md).
 
 use crate::limits::BUCKET_KEYS;
 use crate::row;
-use crate::sync::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-/// An IPv4 session.
+/// A session. What is said of addresses here holds for IPv4; where [`flag::V6`] is set, see [`AddressLine`].
 ///
 /// Shape: one cache line. Writer: the slot's owner. Readers: lbctl, other slots (read-only), successor.
 /// Units: addresses and ports in host order; times in milliseconds of CLOCK_BOOTTIME, wrapping; sequence numbers as each
@@ -42,8 +43,7 @@ pub struct SessionRow {
     pub server_id: AtomicU32,
     /// Next record in the same wheel bucket or in the free list.
     pub link: AtomicU32,
-    /// ISN shift added to what the client sends; the index of the extension record when [`flag::EXTENSION`] is set; the real
-    /// server's address when [`flag::DIRECT`] is.
+    /// ISN shift added to what the client sends; the real server's address when [`flag::DIRECT`] is set.
     pub isn_shift: AtomicU32,
     /// Highest sequence end seen, client then server, in the sender's own numbers.
     pub end: [AtomicU32; 2],
@@ -80,8 +80,9 @@ impl SessionRow {
 pub mod flag {
     /// UDP, else TCP.
     pub const UDP: u8 = 1;
-    /// `isn_shift` is the index of an extension record, which holds the shift.
-    pub const EXTENSION: u8 = 2;
+    /// The client's side is IPv6, and the server's unless [`TUNNEL`] is set without [`DIRECT`] (NAT64). Of wide records only
+    /// ([`AddressLine`](super::AddressLine)). From layout 1.2; before, the bit was kept for another use and never set.
+    pub const V6: u8 = 2;
     /// Client has sent FIN.
     pub const CLIENT_FIN: u8 = 4;
     /// Server has sent FIN.
@@ -94,9 +95,58 @@ pub mod flag {
     /// VIP once more, so that nothing is translated and both keys are the connection's own; the real server's address stands
     /// in `isn_shift`, its port is the VIP's. From layout 1.1.
     pub const DIRECT: u8 = 64;
-    /// And they are wrapped into packets to the real server (mode tunnel). From layout 1.1.
+    /// And they are wrapped into packets to the real server (mode tunnel). From layout 1.1. With [`V6`] and without [`DIRECT`]:
+    /// the server's side is IPv4 (NAT64). From layout 1.2.
     pub const TUNNEL: u8 = 128;
+
+    /// Flags of a NAT64 session, among [`V6`], [`DIRECT`] and [`TUNNEL`].
+    pub const NAT64: u8 = V6 | TUNNEL;
+
+    /// Is the client's side, is the server's side of a record with these flags IPv6?
+    #[inline(always)]
+    #[must_use]
+    pub const fn sides_v6(flags: u8) -> [bool; 2] {
+        let v6 = flags & V6 != 0;
+        [v6, v6 && flags & (V6 | DIRECT | TUNNEL) != NAT64]
+    }
 }
+
+/// The addresses of a wide record, whole: IPv4 ones as `::ffff:a.b.c.d` ([`Ip`](crate::neighbours::Ip)). From layout 1.2.
+///
+/// Wide are the records behind those for IPv4, `geometry.sessions..`: sessions of IPv6, of NAT64, and of IPv4 in a tunnel to an
+/// IPv6 server. In their [`SessionRow`] the two address words of a side that is IPv6 hold a keyed hash of both its addresses,
+/// in the order of the packets that side *sends*: `client_ip << 32 | vip` of (client, VIP), `server_ip << 32 | local_ip` of
+/// (server, local), of a direct one (VIP, client). So keys, index and wheel need the row alone; whoever has found one by its key
+/// compares the line.
+///
+/// Shape: one cache line. Writer: the slot's owner, before the record's keys are put in. Readers: as of the record.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct AddressLine {
+    /// Client.
+    pub client: [AtomicU64; 2],
+    /// Virtual address.
+    pub vip: [AtomicU64; 2],
+    /// Local address; the client where its address is kept.
+    pub local: [AtomicU64; 2],
+    /// Real server: whom the client's packets are sent to, in every mode.
+    pub server: [AtomicU64; 2],
+}
+row!(AddressLine, size 64, align 64, client @ 0, vip @ 16, local @ 32, server @ 48);
+
+/// Heads of the wide records, as [`TableRow`](crate::slot::TableRow) has them of the others. From layout 1.2.
+///
+/// Shape: one line. Writer: owner. Readers: lbctl, successor. Record numbers are those of the whole table.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct WideHead {
+    /// First free record that was used before, or NONE.
+    pub free: AtomicU32,
+    /// First record never used.
+    pub fresh: AtomicU32,
+    reserved: [AtomicU32; 14],
+}
+row!(WideHead, size 64, align 64);
 
 /// Where a session stands. Order: index of [`ServiceRow::timeouts`](crate::published::ServiceRow::timeouts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

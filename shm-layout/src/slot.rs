@@ -16,7 +16,7 @@ use crate::limits::{CONTROL_RING_BYTES, MAX_SLOTS, NEIGH_WAIT, WHEEL_BUCKETS, in
 use crate::owner::{AutopsyRow, OwnerRow};
 use crate::ring::Ring;
 use crate::segment::{Cursor, Mapping, One, Rows};
-use crate::session::{BucketRow, ExtensionRow, SessionRow};
+use crate::session::{AddressLine, BucketRow, ExtensionRow, SessionRow, WideHead};
 
 pub use rows::*;
 
@@ -27,8 +27,10 @@ pub struct SlotGeometry {
     pub slot: u32,
     /// Slots of the appliance.
     pub slots: u32,
-    /// Session records.
+    /// Session records of one line: IPv4.
     pub sessions: u64,
+    /// Wide ones behind them ([`AddressLine`]): IPv6. 0 in tables of layouts before 1.2.
+    pub wide_sessions: u64,
     /// Real servers (ids).
     pub servers: u64,
     /// Services.
@@ -57,6 +59,8 @@ struct Offsets {
     buckets: u64,
     sessions: u64,
     extensions: u64,
+    wide: u64,
+    lines: u64,
     bytes: u64,
 }
 
@@ -64,7 +68,18 @@ impl SlotGeometry {
     /// Index buckets.
     #[must_use]
     pub const fn buckets(&self) -> u64 {
-        index_buckets(self.sessions)
+        index_buckets(self.records())
+    }
+
+    /// Session records, wide ones included.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.sessions + self.wide_sessions
+    }
+
+    /// Heads of the wide records: there if they are.
+    const fn wide_heads(&self) -> u64 {
+        if self.wide_sessions == 0 { 0 } else { 1 }
     }
 
     fn ring_bytes(&self) -> usize {
@@ -88,8 +103,10 @@ impl SlotGeometry {
         let servers = at.take::<ServerCountRow>(self.servers);
         let services = at.take::<ServiceCountRow>(self.services);
         let buckets = at.take::<BucketRow>(self.buckets());
-        let sessions = at.take::<SessionRow>(self.sessions);
+        let sessions = at.take::<SessionRow>(self.records());
         let extensions = at.take::<ExtensionRow>(self.extensions);
+        let wide = at.take::<WideHead>(self.wide_heads());
+        let lines = at.take::<AddressLine>(self.wide_sessions);
         Offsets {
             owner,
             pulse,
@@ -108,6 +125,8 @@ impl SlotGeometry {
             buckets,
             sessions,
             extensions,
+            wide,
+            lines,
             bytes: at.bytes(),
         }
     }
@@ -120,13 +139,14 @@ impl SlotGeometry {
 
     fn params(&self) -> [u64; PARAMS] {
         let mut params = [0; PARAMS];
-        params[..6].copy_from_slice(&[
+        params[..7].copy_from_slice(&[
             u64::from(self.slot),
             u64::from(self.slots),
             self.sessions,
             self.servers,
             self.services,
             self.extensions,
+            self.wide_sessions,
         ]);
         params
     }
@@ -139,6 +159,7 @@ impl SlotGeometry {
             servers: params[3],
             services: params[4],
             extensions: params[5],
+            wide_sessions: params[6],
         };
         (geometry.slot < geometry.slots && geometry.slots as usize <= MAX_SLOTS).then_some(geometry)
     }
@@ -179,10 +200,14 @@ pub struct Slot {
     pub services: Rows<ServiceCountRow>,
     /// Session index.
     pub buckets: Rows<BucketRow>,
-    /// Session records.
+    /// Session records, the wide ones behind the others.
     pub sessions: Rows<SessionRow>,
     /// Extension records.
     pub extensions: Rows<ExtensionRow>,
+    /// Heads of the wide records: one row if there are any.
+    pub wide: Rows<WideHead>,
+    /// Address lines of the wide records, in their order.
+    pub lines: Rows<AddressLine>,
 }
 
 impl Slot {
@@ -196,6 +221,10 @@ impl Slot {
         slot.table.free.store(crate::limits::NONE, Ordering::Relaxed);
         slot.table.sweep.store(crate::limits::NONE, Ordering::Relaxed);
         slot.table.extension_free.store(crate::limits::NONE, Ordering::Relaxed);
+        if let Some(head) = slot.wide.first() {
+            head.free.store(crate::limits::NONE, Ordering::Relaxed);
+            head.fresh.store(slot.first_wide(), Ordering::Relaxed);
+        }
         for head in slot.wheel.iter() {
             head.store(crate::limits::NONE, Ordering::Relaxed);
         }
@@ -252,9 +281,25 @@ impl Slot {
             servers: map.rows(at.servers, geometry.servers)?,
             services: map.rows(at.services, geometry.services)?,
             buckets: map.rows(at.buckets, geometry.buckets())?,
-            sessions: map.rows(at.sessions, geometry.sessions)?,
+            sessions: map.rows(at.sessions, geometry.records())?,
             extensions: map.rows(at.extensions, geometry.extensions)?,
+            wide: map.rows(at.wide, geometry.wide_heads())?,
+            lines: map.rows(at.lines, geometry.wide_sessions)?,
         })
+    }
+
+    /// Number of the first wide record; those before have no address line.
+    #[inline(always)]
+    #[must_use]
+    pub fn first_wide(&self) -> u32 {
+        u32::try_from(self.geometry.sessions).unwrap_or(crate::limits::NONE)
+    }
+
+    /// Address line of a record; `None`: it is not wide (or not there).
+    #[inline(always)]
+    #[must_use]
+    pub fn line(&self, record: u32) -> Option<&AddressLine> {
+        self.lines.get(record.checked_sub(self.first_wide())? as usize)
     }
 }
 
@@ -270,11 +315,23 @@ mod tests {
 
     #[test]
     fn bytes_per_session_stay_below_the_promise() {
-        let small = SlotGeometry { slot: 0, slots: 4, sessions: 0, servers: 1024, services: 64, extensions: 0 };
+        let small = SlotGeometry {
+            slot: 0,
+            slots: 4,
+            sessions: 0,
+            wide_sessions: 0,
+            servers: 1024,
+            services: 64,
+            extensions: 0,
+        };
         let large = SlotGeometry { sessions: 10_000_000, ..small };
         let per = (large.bytes() - small.bytes()) as f64 / 10e6;
         println!("bytes per session with index: {per:.2}");
         assert!(per <= 96.0);
         assert!(large.bytes() <= 1 << 30);
+        let wide = SlotGeometry { wide_sessions: 10_000_000, ..small };
+        let per = (wide.bytes() - small.bytes()) as f64 / 10e6;
+        println!("bytes per wide session with index: {per:.2}");
+        assert!(per <= 160.0);
     }
 }

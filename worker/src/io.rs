@@ -257,7 +257,8 @@ mod tests {
         })
         .unwrap();
         port.start().unwrap();
-        let geometry = SlotGeometry { slot: 0, slots: 1, sessions: 16, servers: 1, services: 1, extensions: 0 };
+        let geometry =
+            SlotGeometry { slot: 0, slots: 1, sessions: 16, wide_sessions: 0, servers: 1, services: 1, extensions: 0 };
         let slot = Slot::anonymous(geometry, false).unwrap();
         let io = DpdkIo::open(slot, Pool::lookup(POOL).unwrap(), &port, 0).unwrap();
         (port, io)

@@ -93,6 +93,7 @@ pub fn make(case: Case) -> (Slot, SlotRunner) {
         slot: 0,
         slots: 1,
         sessions: case.sessions + 1024,
+        wide_sessions: 0,
         servers: case.servers.max(64),
         services: 8,
         extensions: 0,

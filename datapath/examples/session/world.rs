@@ -49,7 +49,8 @@ pub fn make(case: Case) -> SlotRunner {
     let published = Published::format(&memory(Published::bytes(geometry)), geometry).unwrap();
     let neighbours = Neighbours::format(&memory(Neighbours::bytes(64)), 64).unwrap();
     let services = services.max(8);
-    let geometry = SlotGeometry { slot: 0, slots: 1, sessions: SESSIONS, servers, services, extensions: 0 };
+    let geometry =
+        SlotGeometry { slot: 0, slots: 1, sessions: SESSIONS, wide_sessions: 0, servers, services, extensions: 0 };
     let slot = Slot::anonymous(geometry, true).or_else(|_| Slot::anonymous(geometry, false)).unwrap();
     let port = PortPlan {
         device: 0,

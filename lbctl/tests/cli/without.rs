@@ -23,7 +23,8 @@ fn tables(run_dir: &Path) -> Vec<Slot> {
     let plan = |zone| SlotPlan { port: 0, queue: zone, zone, cpu: 0 };
     write_node(&published, &[], &[plan(0), plan(1)]);
     let slot = |slot| {
-        let geometry = SlotGeometry { slot, slots: 2, sessions: 16, servers: 4, services: 4, extensions: 1 };
+        let geometry =
+            SlotGeometry { slot, slots: 2, sessions: 16, wide_sessions: 0, servers: 4, services: 4, extensions: 1 };
         let map = Mapping::create(&tables.join(file_name(slot)), geometry.bytes(), 0o600).unwrap();
         let slot = Slot::format(&map, geometry).unwrap();
         let mut counts = Counts::default();

@@ -121,7 +121,15 @@ mod tests {
     use shm_layout::slot::SlotGeometry;
 
     fn slots(sessions: u32) -> Vec<Slot> {
-        let geometry = SlotGeometry { slot: 0, slots: 2, sessions: 300_000, servers: 4, services: 4, extensions: 0 };
+        let geometry = SlotGeometry {
+            slot: 0,
+            slots: 2,
+            sessions: 300_000,
+            wide_sessions: 0,
+            servers: 4,
+            services: 4,
+            extensions: 0,
+        };
         let slot = |slot| Slot::anonymous(SlotGeometry { slot, ..geometry }, false).unwrap();
         let slots: Vec<Slot> = (0..2).map(slot).collect();
         for slot in &slots {

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn the_law_holds_over_a_reset_with_packets_held() {
-        let geometry = SlotGeometry { slot: 0, slots: 1, sessions: 16, servers: 4, services: 4, extensions: 0 };
+        let geometry =
+            SlotGeometry { slot: 0, slots: 1, sessions: 16, wide_sessions: 0, servers: 4, services: 4, extensions: 0 };
         let slots = [Slot::anonymous(geometry, false).unwrap()];
         let mut counts = Counts::default();
         counts.add(Flow::Rx, 10);

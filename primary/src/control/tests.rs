@@ -74,7 +74,8 @@ impl Appliance {
     pub fn sized(sizes: &Sizes) -> Self {
         let Sizes { sessions, services, servers, more } = sizes;
         let (services, servers) = (*services, *servers);
-        let geometry = SlotGeometry { slot: 0, slots: 2, sessions: *sessions, servers, services, extensions: 0 };
+        let geometry =
+            SlotGeometry { slot: 0, slots: 2, sessions: *sessions, wide_sessions: 0, servers, services, extensions: 0 };
         let slots = (0..2).map(|slot| Slot::anonymous(SlotGeometry { slot, ..geometry }, false).unwrap());
         let folder = Folder::new("whole");
         let at = folder.path().display();

@@ -9,6 +9,7 @@ pub fn of(sizes: TableSizes) -> Geometry {
     Geometry {
         slots: sizes.slots.into(),
         sessions: sizes.sessions.into(),
+        wide_sessions: sizes.sessions_ipv6.into(),
         servers: sizes.real_servers.into(),
         services: sizes.services.into(),
         neighbours: sizes.neighbours.into(),

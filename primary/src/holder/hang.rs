@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn the_slot_of_a_busy_thread_without_turns_is_found() {
-        let geometry = SlotGeometry { slot: 0, slots: 1, sessions: 16, servers: 1, services: 1, extensions: 0 };
+        let geometry =
+            SlotGeometry { slot: 0, slots: 1, sessions: 16, wide_sessions: 0, servers: 1, services: 1, extensions: 0 };
         let slot = Slot::anonymous(geometry, false).unwrap();
         let mut judge = Judge::default();
         assert_eq!(judge.look(0, &slot, 10_000, 1000), None, "nobody's");

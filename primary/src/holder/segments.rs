@@ -11,7 +11,7 @@ use shm_layout::choice::{self, Choices};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::geometry::Geometry;
 use shm_layout::header;
-use shm_layout::limits::LAYOUT_CHOICES;
+use shm_layout::limits::{LAYOUT_CHOICES, LAYOUT_WIDE};
 use shm_layout::neighbours::Neighbours;
 use shm_layout::persistence::{self, Persistence};
 use shm_layout::published::Published;
@@ -73,7 +73,10 @@ impl Segments {
             Neighbours::format(map, wanted.neighbours).map(drop)
         })?;
         for slot in 0..wanted.slots {
-            let geometry = wanted.slot(slot);
+            let mut geometry = wanted.slot(slot);
+            if header::layout_version() < LAYOUT_WIDE {
+                geometry.wide_sessions = 0;
+            }
             let name = shm_layout::slot::file_name(slot);
             make(&name, geometry.bytes(), MODE, &|map| Slot::format(map, geometry).map(drop))?;
         }
@@ -154,7 +157,7 @@ fn keep_or_clear(plan: &HolderPlan, folder: &Path) -> Result<(), HolderError> {
     Ok(())
 }
 
-/// Sizes (of the choice tables, those wanted) and sessions of the tables that are there; no sizes: none, or a set that a killed start left half made.
+/// Sizes (of the choice tables, and of what the layout does not know, those wanted) and sessions of the tables that are there; no sizes: none, or a set that a killed start left half made.
 fn survey(folder: &Path, wanted: Geometry) -> Result<(Option<Geometry>, u64), HolderError> {
     let open = |name: &str, kind| match Mapping::open(&folder.join(name), false) {
         Ok(map) => header::check(&map, kind).map(Some),
@@ -163,7 +166,7 @@ fn survey(folder: &Path, wanted: Geometry) -> Result<(Option<Geometry>, u64), Ho
     };
     let published = open(shm_layout::published::FILE, header::Kind::Published)?;
     let neighbours = open(shm_layout::neighbours::FILE, header::Kind::Neighbours)?;
-    let mut first: Option<shm_layout::slot::SlotGeometry> = None;
+    let mut first: Option<Slot> = None;
     let mut sessions = 0;
     let mut count = 0;
     for number in 0..u32::try_from(shm_layout::limits::MAX_SLOTS).unwrap_or(u32::MAX) {
@@ -173,13 +176,17 @@ fn survey(folder: &Path, wanted: Geometry) -> Result<(Option<Geometry>, u64), Ho
         let slot = Slot::open(folder, number, false)?;
         sessions += u64::from(slot.table.active.load(Ordering::Relaxed));
         count += 1;
-        first.get_or_insert(slot.geometry);
+        first.get_or_insert(slot);
     }
     let (Some(published), Some(neighbours)) = (published, neighbours) else { return Ok((None, sessions)) };
-    let Some(slot) = first.filter(|s| s.slots == count) else { return Ok((None, sessions)) };
+    let Some(slot) = first.filter(|s| s.geometry.slots == count) else { return Ok((None, sessions)) };
+    // Tables of a layout that knows no wide records are served without.
+    let wide = header::layout_of(slot.sessions.mapping()) >= LAYOUT_WIDE;
+    let slot = slot.geometry;
     let geometry = Geometry {
         slots: slot.slots,
         sessions: slot.sessions,
+        wide_sessions: if wide { slot.wide_sessions } else { wanted.wide_sessions },
         servers: published[1],
         services: published[0],
         // The row count includes row 0, "none".

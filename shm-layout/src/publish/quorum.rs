@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn only_live_owners_hold_generations_back() {
-        let geometry = SlotGeometry { slot: 0, slots: 2, sessions: 16, servers: 4, services: 4, extensions: 0 };
+        let geometry =
+            SlotGeometry { slot: 0, slots: 2, sessions: 16, wide_sessions: 0, servers: 4, services: 4, extensions: 0 };
         let slots = [
             Slot::anonymous(geometry, false).unwrap(),
             Slot::anonymous(SlotGeometry { slot: 1, ..geometry }, false).unwrap(),

@@ -15,7 +15,8 @@ fn tables() -> Published {
 }
 
 fn slots(n: u32) -> Vec<Slot> {
-    let geometry = SlotGeometry { slot: 0, slots: n, sessions: 16, servers: 64, services: 16, extensions: 0 };
+    let geometry =
+        SlotGeometry { slot: 0, slots: n, sessions: 16, wide_sessions: 0, servers: 64, services: 16, extensions: 0 };
     (0..n).map(|slot| Slot::anonymous(SlotGeometry { slot, ..geometry }, false).unwrap()).collect()
 }
 

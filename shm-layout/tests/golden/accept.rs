@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use shm_layout::SegmentError;
 use shm_layout::board::{Board, Failure, Probed};
 use shm_layout::choice::{Choices, maglev};
-use shm_layout::limits::{LAYOUT_CHOICES, RING_FRAME_MAX};
+use shm_layout::limits::{LAYOUT_CHOICES, LAYOUT_WIDE, RING_FRAME_MAX};
 use shm_layout::neighbours::{Neighbours, from_std};
 use shm_layout::persistence::Persistence;
 use shm_layout::publish::{LocalPlan, Plan, Publisher, ServicePlan};
 use shm_layout::published::{Published, load_name};
 use shm_layout::secrets;
-use shm_layout::slot::Slot;
+use shm_layout::slot::{Slot, SlotGeometry};
 
 use super::*;
 use crate::visit::Visitor;
@@ -128,9 +128,18 @@ fn a_slot_is_read() {
         let folder = Tables::new();
         put(&folder, &version, "slot-1");
         let slot = open(&version, Slot::open(folder.path(), 1, true));
-        assert_eq!(slot.geometry, sample::SLOT);
+        let wide = layout_of_text(&version).unwrap() >= LAYOUT_WIDE;
+        let wide_sessions = if wide { sample::SLOT.wide_sessions } else { 0 };
+        assert_eq!(slot.geometry, SlotGeometry { wide_sessions, ..sample::SLOT });
         assert_eq!(slot.counters.read().unwrap(), sample::counts(), "{HINT}");
         compare(&version, |v| sample::slot_fields(v, &slot));
+        if wide {
+            compare(&version, |v| sample::wide_fields(v, &slot));
+            assert!(slot.line(sample::SLOT.sessions as u32).is_some(), "{HINT}");
+        }
+        assert!(
+            slot.line(sample::SLOT.sessions as u32 - 1).is_none() && slot.line(slot.sessions.len() as u32).is_none()
+        );
         let mut into = [0; RING_FRAME_MAX];
         for (ring, from) in
             [&slot.to_control, &slot.from_control, &slot.inbound[0], &slot.inbound[1]].iter().enumerate()

@@ -21,7 +21,7 @@ use shm_layout::published::{
 use shm_layout::ring::RecordKind;
 use shm_layout::secrets::{self, SecretsRow};
 use shm_layout::segment::Mapping;
-use shm_layout::session::{BucketRow, ExtensionRow, SessionRow};
+use shm_layout::session::{AddressLine, BucketRow, ExtensionRow, SessionRow, WideHead};
 use shm_layout::slot::{
     IntentRow, LedgerRow, PulseRow, ServerCountRow, ServiceCountRow, Slot, SlotGeometry, TableRow, WaitRow,
 };
@@ -32,7 +32,8 @@ use crate::visit::{Field, Visitor};
 /// Sizes of the published tables.
 pub const TABLES: PublishedGeometry = PublishedGeometry { services: 4, servers: 8 };
 /// Sizes of the slot.
-pub const SLOT: SlotGeometry = SlotGeometry { slot: 1, slots: 2, sessions: 8, servers: 8, services: 4, extensions: 2 };
+pub const SLOT: SlotGeometry =
+    SlotGeometry { slot: 1, slots: 2, sessions: 8, wide_sessions: 3, servers: 8, services: 4, extensions: 2 };
 /// Neighbours.
 pub const NEIGHBOURS: u64 = 4;
 /// Servers and services of the board.
@@ -207,7 +208,18 @@ fn slot() -> Map {
         assert!(to.push(kind, args, &frame));
     }
     slot_fields(&mut Visitor::new(false), &slot);
+    wide_fields(&mut Visitor::new(false), &slot);
     map
+}
+
+/// The same with what is new in layout 1.2.
+pub fn wide_fields(v: &mut Visitor, slot: &Slot) {
+    for row in slot.wide.iter() {
+        fields!(v, WideHead, row; free, fresh);
+    }
+    for row in slot.lines.iter() {
+        fields!(v, AddressLine, row; client, vip, local, server);
+    }
 }
 
 /// All rows of the slot.

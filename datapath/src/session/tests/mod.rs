@@ -28,8 +28,15 @@ pub fn secrets() -> Secrets {
 }
 
 pub fn slot(sessions: u64) -> Slot {
-    let geometry =
-        SlotGeometry { slot: 0, slots: 2, sessions, servers: u64::from(SERVERS), services: 4, extensions: 0 };
+    let geometry = SlotGeometry {
+        slot: 0,
+        slots: 2,
+        sessions,
+        wide_sessions: 0,
+        servers: u64::from(SERVERS),
+        services: 4,
+        extensions: 0,
+    };
     Slot::anonymous(geometry, false).unwrap()
 }
 
