@@ -292,7 +292,6 @@ impl SlotRunner {
 
     /// Is it an address of one of our ports?
     pub(crate) fn is_port_address(&self, address: u32) -> bool {
-        let is = |row: &shm_layout::published::AddressRow| row.get().is_some_and(|(ip, _)| ip == ip4(address));
-        self.shared.ports().any(|(_, port)| port.addresses.iter().any(is))
+        self.is_own(ip4(address))
     }
 }

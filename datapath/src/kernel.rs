@@ -1,10 +1,11 @@
 //! The port's kernel interface: what is for the machine itself goes there, by classes of which none can starve another, and
 //! what the kernel sends goes out by the port. The port's first slot speaks with it; the others pass on by its ring.
 
-use packet::{V4, ethernet, ipv4};
+use packet::{V4, V6, ethernet, ipv4, ipv6};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::limits::{RX_BURST, TX_HELD};
-use shm_layout::neighbours::ip4;
+use shm_layout::neighbours::{Ip, ip4};
+use shm_layout::published::AddressRow;
 use shm_layout::ring::RecordKind;
 
 use crate::io::Io;
@@ -17,7 +18,7 @@ const LOOK_NS: u64 = 50_000;
 /// What a packet for the machine is. What anybody can send shares nothing with what keeps the machine in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Answers to questions, by ARP.
+    /// Answers to questions, by ARP or neighbour discovery; what the link's routers tell.
     Arp,
     /// BGP of stations on the port's networks, BFD that crossed no router.
     Routing,
@@ -68,7 +69,7 @@ impl Kernel {
 }
 
 impl SlotRunner {
-    /// An IP packet that the datapath has no use for: the machine's if it is to an address of a port, else dropped for `reason`.
+    /// An IPv4 packet that the datapath has no use for: the machine's if it is to an address of a port, else dropped for `reason`.
     pub(crate) fn for_kernel_or<I: Io>(
         &mut self,
         io: &mut I,
@@ -77,12 +78,39 @@ impl SlotRunner {
         origin: Origin,
         reason: DropReason,
     ) {
-        if !self.is_port_address(packet.dst) {
+        let (src, dst) = (ip4(packet.src), ip4(packet.dst));
+        if !self.is_own(dst) {
             return self.refuse(io, place, reason);
         }
+        self.for_kernel(io, place, Class::of(packet, self.is_near(src)), origin);
+    }
+
+    /// The same of an IPv6 packet, which may also be to a group of the link (its routers, those who speak OSPF).
+    pub(crate) fn for_kernel_or_v6<I: Io>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        packet: &V6,
+        origin: Origin,
+        reason: DropReason,
+    ) {
+        if !self.is_own(packet.dst) && !self.is_link_local_of_port(packet.dst) && !ipv6::is_multicast(packet.dst) {
+            return self.refuse(io, place, reason);
+        }
+        self.for_kernel(io, place, Class::of(&packet.head, self.is_near(packet.src)), origin);
+    }
+
+    /// Is it on the port's networks?
+    fn is_near(&self, src: Ip) -> bool {
         let port = self.shared.published.ports.get(usize::from(self.port.number));
-        let near = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(ip4(packet.src))));
-        self.for_kernel(io, place, Class::of(packet, near), origin);
+        let connected = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(src)));
+        connected || ipv6::is_link_local(src)
+    }
+
+    /// Is it an address of one of our ports?
+    pub(crate) fn is_own(&self, address: Ip) -> bool {
+        let is = |row: &AddressRow| row.get().is_some_and(|(ip, _)| ip == address);
+        self.shared.ports().any(|(_, port)| port.addresses.iter().any(is))
     }
 
     /// A packet for the machine itself.

@@ -11,6 +11,7 @@ mod begin;
 mod burst;
 pub mod check;
 mod closing;
+mod discovery;
 mod errors;
 mod forward;
 pub mod io;

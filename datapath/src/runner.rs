@@ -10,7 +10,7 @@ use packet::{Mac, V4, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
-use shm_layout::neighbours::Hop;
+use shm_layout::neighbours::{Hop, Ip};
 use shm_layout::published::{Generation, LocalRow, PortRow, directory_flag, local_flag, port_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::SessionRow;
@@ -83,8 +83,8 @@ pub struct SlotRunner {
     pub(crate) scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
-    pub(crate) announced: Vec<u32>,
-    pub(crate) to_announce: Vec<u32>,
+    pub(crate) announced: Vec<Ip>,
+    pub(crate) to_announce: Vec<Ip>,
 }
 
 /// What a burst came from: decides which way it may go on.

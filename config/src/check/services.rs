@@ -150,7 +150,7 @@ fn local_addresses(c: &mut Checker<'_>, i: usize, s: &Service) {
     for (v4, family, example) in [(true, "IPv4", "10.0.0.128/30"), (false, "IPv6", "fd00::80/126")] {
         let needed = match s.rs.is_empty() {
             true => s.vip.is_ipv4() == v4,
-            false => s.rs.iter().any(|rs| rs.address.is_ipv4() == v4),
+            false => s.rs.iter().any(|rs| rs.address.is_ipv4() == v4 && wrong_server(s, rs).is_none()),
         };
         if needed && !c.config.laddrs.iter().any(|l| l.address.address.is_ipv4() == v4) {
             let message = format!("fullnat service \"{}\" has no {family} local address", s.name);

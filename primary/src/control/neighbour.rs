@@ -330,7 +330,8 @@ mod tests {
     }
 
     fn answer(operation: Operation, ip: Ip, mac: Mac, to: Mac) -> Vec<u8> {
-        let message = Arp { operation, sender_mac: mac, sender_ip: as_v4(ip).unwrap(), target_mac: to, target_ip: 0x0a00_0002 };
+        let message =
+            Arp { operation, sender_mac: mac, sender_ip: as_v4(ip).unwrap(), target_mac: to, target_ip: 0x0a00_0002 };
         let mut frame = [0; 64];
         let len = packet::build::arp(&mut frame, Link { dst: to, src: mac, vlan: 0 }, &message).unwrap();
         frame[..len].to_vec()
