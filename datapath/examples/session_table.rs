@@ -50,6 +50,7 @@ fn session(i: u32, now_ms: u64) -> New {
         ack: [0; 2],
         now_ms,
         timeout_ms: TIMEOUT_MS,
+        wide: None,
     }
 }
 

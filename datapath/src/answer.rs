@@ -9,16 +9,18 @@ use shm_layout::counters::{DropReason, Flow};
 use shm_layout::neighbours::{Ip, as_v4, ip4};
 use shm_layout::published::Generation;
 use shm_layout::ring::RecordKind;
-use shm_layout::session::{SessionRow, State, flag};
+use shm_layout::session::{AddressLine, SessionRow, State, flag};
 
 use crate::burst::Flight;
 use crate::discovery::OWN_FRAME_V6;
+use crate::family::Packet;
 use crate::io::Io;
 use crate::kernel::Class;
 use crate::runner::{Origin, SlotRunner, mac_of};
+use crate::wide::load;
 
-/// Room for a frame of our own: Ethernet, IPv4 and TCP headers, padded to the Ethernet minimum.
-const OWN_FRAME: usize = 64;
+/// Room for a frame of our own: Ethernet header with a tag, IPv6 and TCP headers.
+const OWN_FRAME: usize = 78;
 /// Addresses announced in one turn: traffic goes before.
 const ANNOUNCED_PER_TURN: usize = 8;
 
@@ -119,9 +121,9 @@ impl SlotRunner {
     }
 
     /// Is there one station to answer to, on this slot's port? (Not a group, not ourselves: no reflection.)
-    pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &V4) -> bool {
+    pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &impl Packet) -> bool {
         self.from_one_station(io, place)
-            && self.generation.is_some_and(|generation| !self.bad_source(packet.src, generation))
+            && self.generation.is_some_and(|generation| !self.bad_source(packet, generation))
     }
 
     /// From one station that is not we, to us.
@@ -141,9 +143,15 @@ impl SlotRunner {
     }
 
     /// Drops a packet for `reason`, and answers a TCP one with a reset (RFC 9293 §3.10.7.1), unless it is a reset itself.
-    pub(crate) fn answer_reset<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, reason: DropReason) {
+    pub(crate) fn answer_reset<I: Io, P: Packet>(
+        &mut self,
+        io: &mut I,
+        place: usize,
+        flight: &Flight<P>,
+        reason: DropReason,
+    ) {
         let mut reset = [0; OWN_FRAME];
-        let built = io.frame(place).and_then(|frame| build::tcp_rst(&mut reset, frame, &flight.packet));
+        let built = io.frame(place).and_then(|frame| flight.packet.reset(&mut reset, frame));
         if let Some(len) = built
             && self.answerable(io, place, &flight.packet)
             && self.answers.allow(self.now_ms)
@@ -156,23 +164,22 @@ impl SlotRunner {
     /// Sends a reset of our own, by a slot of the port its receiver is behind.
     pub(crate) fn send_reset<I: Io>(&mut self, io: &mut I, reset: &Reset) {
         // By address: the row the session remembers may be another neighbour's by now.
-        let Some(next) = self.shared.next_hop(ip4(reset.at)) else { return };
+        let Some(next) = self.shared.next_hop(reset.at) else { return };
         let hop = next.hop;
         if !hop.resolved() {
             return;
         }
-        let segment = build::rst(reset.from, reset.to, reset.seq, None);
         let mut frame = [0; OWN_FRAME];
         if next.port == self.port.number {
             let link = Link { dst: Mac(hop.mac()), src: self.port.mac, vlan: self.port.vlan };
-            if let Some(len) = build::tcp(&mut frame, link, &segment) {
+            if let Some(len) = reset.build(&mut frame, link) {
                 self.originate(io, &frame[..len]);
             }
         } else if let Some(port) = self.shared.published.ports.get(usize::from(next.port)) {
             let vlan = u16::try_from(port.vlan.load(Relaxed)).unwrap_or(0);
             let link = Link { dst: Mac(hop.mac()), src: mac_of(port), vlan };
             let target = self.sender_of(port);
-            if let Some(len) = build::tcp(&mut frame, link, &segment) {
+            if let Some(len) = reset.build(&mut frame, link) {
                 self.originate_elsewhere(&frame[..len], target);
             }
         }
@@ -249,40 +256,54 @@ impl SlotRunner {
 /// A reset towards one side of a session, with the number that side expects.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reset {
-    from: (u32, u16),
-    to: (u32, u16),
+    from: (Ip, u16),
+    to: (Ip, u16),
     seq: u32,
     /// Who gets it: the receiver, or the server that has the receiver's address.
-    at: u32,
+    at: Ip,
 }
 
 impl Reset {
+    /// Writes it; both its ends are of one family.
+    fn build(&self, buf: &mut [u8], link: Link) -> Option<usize> {
+        let ((from, sport), (to, dport)) = (self.from, self.to);
+        match (as_v4(from), as_v4(to)) {
+            (Some(from), Some(to)) => build::tcp(buf, link, &build::rst((from, sport), (to, dport), self.seq, None)),
+            _ => build::tcp_v6(buf, link, &build::rst(self.from, self.to, self.seq, None)),
+        }
+    }
+
     /// The resets that end a session at its client and its server; none for UDP.
-    pub(crate) fn both(row: &SessionRow) -> [Option<Self>; 2] {
+    pub(crate) fn both(row: &SessionRow, line: Option<&AddressLine>) -> [Option<Self>; 2] {
         let state = row.state.load(Relaxed);
         let over = state == State::TimeWait as u8 || state == State::Close as u8;
         if row.flags.load(Relaxed) & flag::UDP != 0 || over {
             return [None; 2];
         }
         let direct = row.flags.load(Relaxed) & flag::DIRECT != 0;
+        let [client, vip, local, server] = match line {
+            Some(line) if direct => [&line.client, &line.vip, &line.client, &line.vip].map(load),
+            Some(line) => [&line.client, &line.vip, &line.local, &line.server].map(load),
+            None => [&row.client_ip, &row.vip, &row.local_ip, &row.server_ip].map(|word| ip4(word.load(Relaxed))),
+        };
         // Each side expects what it has acknowledged; before that, what its peer began with.
         let acked = row.ack[0].load(Relaxed);
         let to_client = Self {
-            from: (row.vip.load(Relaxed), row.vip_port.load(Relaxed)),
-            to: (row.client_ip.load(Relaxed), row.client_port.load(Relaxed)),
-            at: row.client_ip.load(Relaxed),
+            from: (vip, row.vip_port.load(Relaxed)),
+            to: (client, row.client_port.load(Relaxed)),
+            at: client,
             seq: if acked == 0 { row.end[1].load(Relaxed) } else { acked },
         };
         // Of a server that replies past us only what its client sent is known.
         let acked = if direct { 0 } else { row.ack[1].load(Relaxed) };
         let to_server = Self {
-            from: (row.local_ip.load(Relaxed), row.local_port.load(Relaxed)),
-            to: (row.server_ip.load(Relaxed), row.server_port.load(Relaxed)),
-            at: row.real_server(),
+            from: (local, row.local_port.load(Relaxed)),
+            to: (server, row.server_port.load(Relaxed)),
+            at: line.map_or_else(|| ip4(row.real_server()), |line| load(&line.server)),
             seq: (if acked == 0 { row.end[0].load(Relaxed) } else { acked }).wrapping_add(row.shift()),
         };
         // One in a tunnel would have to be wrapped; its server's own timers end it.
-        let wrapped = row.flags.load(Relaxed) & flag::TUNNEL != 0;
+        let wrapped = direct && row.flags.load(Relaxed) & flag::TUNNEL != 0;
         [Some(to_client), Some(to_server).filter(|_| !wrapped)]
     }
 }

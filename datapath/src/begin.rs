@@ -3,24 +3,25 @@
 use std::sync::atomic::Ordering::Relaxed; // Published rows do not change; counts of other slots are statistics.
 
 use packet::tcp::{ACK, FIN, RST, SYN};
-use packet::{V4, ipv4, tcp_options};
+use packet::{V4, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
-use shm_layout::neighbours::ip4;
+use shm_layout::neighbours::{Ip, as_v4, ip4};
 use shm_layout::published::{Generation, ServiceRow, directory_flag, mode, owner_slot, protocol, service_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::State;
 
 use crate::burst::Flight;
+use crate::family::Packet;
 use crate::io::Io;
 use crate::runner::{Origin, SlotRunner};
 use crate::schedule::{Client, Unschedulable};
-use crate::session::{CreateError, Direction, Key, Local, New};
+use crate::session::{Address, CreateError, Direction, Local, LocalPool, New, SessionTable, Wanted, Wide};
 
 impl SlotRunner {
     /// A well-formed TCP or UDP packet that matched no session when the burst was probed.
     #[cold]
-    pub(crate) fn unknown<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
+    pub(crate) fn unknown<I: Io, P: Packet>(&mut self, io: &mut I, place: usize, flight: &Flight<P>, origin: Origin) {
         // An earlier packet of the same burst may have begun it.
         if let Some(found) = self.sessions.find_hashed(flight.key, flight.hash) {
             if self.sessions.end_damaged(found.0) {
@@ -32,17 +33,17 @@ impl SlotRunner {
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };
         let packet = &flight.packet;
         let published = &self.shared.published;
-        if published.is_vip(generation, ip4(packet.dst)) {
+        if published.is_vip(generation, packet.destination()) {
             return self.at_vip(io, place, flight, origin);
         }
-        if published.find_local(generation, ip4(packet.dst)).is_some() {
+        if published.find_local(generation, packet.destination()).is_some() {
             return self.at_local(io, place, flight, origin);
         }
         // A reply to a client whose address was kept may have come to any slot.
         let nat = published.directory(generation).head.flags.load(Relaxed) & directory_flag::NAT != 0;
         if origin == Origin::Port
             && nat
-            && !self.is_port_address(packet.dst)
+            && !self.is_port_address(packet.destination())
             && let Some(target) = self.elsewhere(flight.key)
         {
             return self.pass_on(io, place, target, RecordKind::Redirect);
@@ -51,12 +52,12 @@ impl SlotRunner {
     }
 
     /// Another slot that has a session of this key.
-    pub(crate) fn elsewhere(&self, key: Key) -> Option<u32> {
-        self.others.iter().find(|(_, reader)| reader.find(key).is_some()).map(|(slot, _)| *slot)
+    pub(crate) fn elsewhere(&self, wanted: impl Wanted) -> Option<u32> {
+        self.others.iter().find(|(_, reader)| reader.find(wanted).is_some()).map(|(slot, _)| *slot)
     }
 
-    fn at_vip<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
-        let packet = &flight.packet;
+    fn at_vip<I: Io, P: Packet>(&mut self, io: &mut I, place: usize, flight: &Flight<P>, origin: Origin) {
+        let packet = flight.packet.head();
         if packet.proto == protocol::UDP {
             return self.begin(io, place, flight);
         }
@@ -69,8 +70,8 @@ impl SlotRunner {
     }
 
     /// A reply that no session of this slot expects: the owner of its port is known.
-    fn at_local<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
-        let owner = owner_slot(flight.packet.dport, self.shared.slot_count());
+    fn at_local<I: Io, P: Packet>(&mut self, io: &mut I, place: usize, flight: &Flight<P>, origin: Origin) {
+        let owner = owner_slot(flight.packet.head().dport, self.shared.slot_count());
         if owner != self.number && origin == Origin::Port {
             return self.pass_on(io, place, owner, RecordKind::Redirect);
         }
@@ -78,7 +79,7 @@ impl SlotRunner {
     }
 
     /// Belongs to no session here and may not begin one: is it another slot's? Never a reset before that is known.
-    fn stray<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight, origin: Origin) {
+    fn stray<I: Io, P: Packet>(&mut self, io: &mut I, place: usize, flight: &Flight<P>, origin: Origin) {
         if origin == Origin::Port && !failpoint::planted(Bug::StrayReset) {
             if let Some(target) = self.elsewhere(flight.key) {
                 return self.pass_on(io, place, target, RecordKind::Redirect);
@@ -92,13 +93,13 @@ impl SlotRunner {
     }
 
     /// Begins a session: service, server, local port, numbers, record; then forwards its first packet.
-    pub(crate) fn begin<I: Io>(&mut self, io: &mut I, place: usize, flight: &Flight) {
+    pub(crate) fn begin<I: Io, P: Packet>(&mut self, io: &mut I, place: usize, flight: &Flight<P>) {
         let Some(generation) = self.generation else { return self.refuse(io, place, DropReason::NotForUs) };
         match self.try_begin(io, place, flight, generation) {
             Ok((index, shift)) => {
                 self.counts.add(Flow::Created, 1);
-                self.first_packet(index, flight);
-                self.forward(io, place, &flight.packet, index, Direction::Client, shift);
+                self.first_packet(index, flight.packet.head().total_len);
+                flight.packet.forward(self, io, place, (index, Direction::Client), shift);
             }
             Err(reason) => {
                 self.counts.add(Flow::Refused, 1);
@@ -111,22 +112,22 @@ impl SlotRunner {
         }
     }
 
-    fn try_begin<I: Io>(
+    fn try_begin<I: Io, P: Packet>(
         &mut self,
         io: &mut I,
         place: usize,
-        flight: &Flight,
+        flight: &Flight<P>,
         generation: Generation,
     ) -> Result<(u32, u32), DropReason> {
-        let packet = &flight.packet;
+        let (whole, packet) = (&flight.packet, flight.packet.head());
         let published = &self.shared.published;
         if packet.ttl <= 1 {
             return Err(DropReason::TtlExpired);
         }
-        if self.bad_source(packet.src, generation) {
+        if self.bad_source(whole, generation) {
             return Err(DropReason::BadSource);
         }
-        let found = published.find_service(generation, ip4(packet.dst), packet.dport, packet.proto);
+        let found = published.find_service(generation, whole.destination(), packet.dport, packet.proto);
         let service_index = found.ok_or(DropReason::NoService)?;
         let service = published.service(generation, service_index).ok_or(DropReason::NoService)?;
         if service.flags.load(Relaxed) & service_flag::REMOVED != 0 {
@@ -135,49 +136,43 @@ impl SlotRunner {
         if self.full(service, service_index) {
             return Err(DropReason::ServiceFull);
         }
-        let client = Client { ip: ip4(packet.src), port: packet.sport };
+        let client = Client { ip: whole.source(), port: packet.sport };
         let member = self.schedulers.pick(&self.shared, generation, service_index, service, &client, self.now_ms);
         let member = member.map_err(|error| match error {
             Unschedulable::NoServer => DropReason::NoServer,
             Unschedulable::Damaged => DropReason::BadRecord,
         })?;
-        #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
-        let server = (member.ip[1].load(Relaxed) as u32, member.port.load(Relaxed));
+        let real = ([member.ip[0].load(Relaxed), member.ip[1].load(Relaxed)], member.port.load(Relaxed));
         let (server_id, server_tag) = (member.id.load(Relaxed), member.tag.load(Relaxed));
         let tcp = packet.proto == protocol::TCP;
         let state = if tcp { State::SynSent } else { State::Udp };
         let timeout = service.timeouts.get(state as usize).map_or(0, |t| t.load(Relaxed));
         let service_id = service.id.load(Relaxed);
-        let to_client = self.shared.next_hop(ip4(packet.src)).ok_or(DropReason::NoRoute)?;
-        let to_server = self.shared.next_hop(ip4(server.0)).ok_or(DropReason::NoRoute)?;
-        // Towards whom, from whom, and what stands in the shift's place (see `flag::DIRECT`).
+        let to_client = self.shared.next_hop(whole.source()).ok_or(DropReason::NoRoute)?;
+        let to_server = self.shared.next_hop(real.0).ok_or(DropReason::NoRoute)?;
         let mode = service.mode.load(Relaxed);
-        let translates = mode == mode::FULLNAT;
-        let direct = mode == mode::DR || mode == mode::TUNNEL;
-        if mode == mode::DR && to_server.neighbour != ip4(server.0) {
+        if mode == mode::DR && to_server.neighbour != real.0 {
             return Err(DropReason::NoRoute); // A router would send it, addressed to the VIP, back to us.
         }
-        let (real, server) = (server.0, if direct { (packet.dst, packet.dport) } else { server });
-        let local = if translates {
-            self.pick_local(to_server.port, server, packet.proto)
-        } else {
-            self.client_itself(packet, server)
-        };
-        let local = local.ok_or(DropReason::NoPort)?;
-        let shift = if tcp && translates { self.isn_shift(server, local, packet.seq) } else { 0 };
+        let sides = match (P::V6, as_v4(real.0)) {
+            (false, Some(server)) => self.narrow(packet, (server, real.1), mode, to_server.port),
+            _ => self.wide(whole, real, mode, to_server.port),
+        }?;
         if !to_client.hop.resolved() {
             // The answer will need it: asked for now, it is there when the answer comes.
             self.ask_neighbour(to_client.neighbour, to_client.port);
         }
+        let [client_ip, vip, local_ip, server_ip] = sides.words;
+        let shift = if sides.direct { 0 } else { sides.isn_shift };
         let new = New {
-            client_ip: packet.src,
+            client_ip,
             client_port: packet.sport,
-            vip: packet.dst,
+            vip,
             vip_port: packet.dport,
-            local_ip: local.ip,
-            local_port: local.port,
-            server_ip: server.0,
-            server_port: server.1,
+            local_ip,
+            local_port: sides.local_port,
+            server_ip,
+            server_port: sides.server_port,
             udp: !tcp,
             state,
             tunnel: mode == mode::TUNNEL,
@@ -189,14 +184,15 @@ impl SlotRunner {
             server_tag,
             service: service_index,
             service_id,
-            isn_shift: if direct { real } else { shift },
+            isn_shift: sides.isn_shift,
             end: [packet.seq.wrapping_add(packet.segment_len()), 0],
             ack: [0, packet.seq.wrapping_add(1)], // What the server must acknowledge at least.
             now_ms: self.now_ms,
             timeout_ms: timeout,
+            wide: sides.wide,
         };
         if tcp
-            && translates
+            && mode == mode::FULLNAT
             && let Some(frame) = io.frame(place)
         {
             // Two hosts behind one local address have two clocks: timestamps would make the server refuse one (PAWS).
@@ -210,15 +206,90 @@ impl SlotRunner {
         Ok((index, shift))
     }
 
+    /// Both sides of an IPv4 session towards an IPv4 server.
+    fn narrow(&mut self, packet: &V4, real: (u32, u16), mode: u8, port: u8) -> Result<Sides, DropReason> {
+        let direct = mode == mode::DR || mode == mode::TUNNEL;
+        let server = if direct { (packet.dst, packet.dport) } else { real };
+        let local = if mode == mode::FULLNAT {
+            pick_local(&mut self.sessions, &self.locals, port, server, packet.proto)
+        } else {
+            self.client_itself((packet.src, packet.sport), server, packet.proto)
+        };
+        let local = local.ok_or(DropReason::NoPort)?;
+        let isn_shift = match mode {
+            // What stands in the shift's place: see `flag::DIRECT`.
+            _ if direct => real.0,
+            mode::FULLNAT if packet.proto == protocol::TCP => self.isn_shift(server, local, packet.seq),
+            _ => 0,
+        };
+        Ok(Sides {
+            words: [packet.src, packet.dst, local.ip, server.0],
+            local_port: local.port,
+            server_port: server.1,
+            isn_shift,
+            direct,
+            wide: None,
+        })
+    }
+
+    /// Both sides of any other.
+    #[cold]
+    fn wide(
+        &mut self,
+        whole: &impl Packet,
+        (real, real_port): (Ip, u16),
+        mode: u8,
+        port: u8,
+    ) -> Result<Sides, DropReason> {
+        let packet = whole.head();
+        let (client, vip) = (whole.source(), whole.destination());
+        let (client_v4, real_v4) = (as_v4(client), as_v4(real));
+        let direct = mode == mode::DR || mode == mode::TUNNEL;
+        // Between the families: NAT64, and tunnels.
+        let possible = match (client_v4, real_v4) {
+            (None, Some(_)) => mode == mode::FULLNAT || mode == mode::TUNNEL,
+            (Some(_), None) => mode == mode::TUNNEL,
+            _ => true,
+        };
+        if !possible {
+            return Err(DropReason::NoRoute);
+        }
+        let proto = packet.proto;
+        let (local, local_port) = match (mode, real_v4) {
+            (mode::FULLNAT, Some(server)) => {
+                let local = pick_local(&mut self.sessions, &self.locals, port, (server, real_port), proto);
+                local.map(|local| (ip4(local.ip), local.port))
+            }
+            (mode::FULLNAT, None) => {
+                let local = pick_local(&mut self.sessions, &self.locals_v6, port, (real, real_port), proto);
+                local.map(|local| (local.ip, local.port))
+            }
+            _ if direct => Some((client, packet.sport)),
+            _ => {
+                let local = self.client_itself((client, packet.sport), (real, real_port), proto);
+                local.map(|local| (local.ip, local.port))
+            }
+        }
+        .ok_or(DropReason::NoPort)?;
+        let wide = Wide { client, vip, local, server: real, direct };
+        let words = wide.words(self.sessions.hash_key());
+        let shifted = mode == mode::FULLNAT && proto == protocol::TCP;
+        // Of IPv6 the words are a hash of both addresses.
+        let local = Local { ip: words[2], port: local_port, hash: 0 };
+        let isn_shift = if shifted { self.isn_shift((words[3], real_port), local, packet.seq) } else { 0 };
+        let server_port = if direct { packet.dport } else { real_port };
+        Ok(Sides { words, local_port, server_port, isn_shift, direct, wide: Some(wide) })
+    }
+
     /// Counts a new session that a service could not have; counts of an earlier use of its row begin from 0.
     #[cold]
-    fn count_refused(&self, flight: &Flight, generation: Generation, reason: DropReason) {
-        let packet = &flight.packet;
+    fn count_refused(&self, flight: &Flight<impl Packet>, generation: Generation, reason: DropReason) {
+        let (whole, packet) = (&flight.packet, flight.packet.head());
         let published = &self.shared.published;
         // What is no attempt to reach the service (nor a packet of a real host) is not its refusal.
         let its_own = !matches!(reason, DropReason::NoService | DropReason::BadSource | DropReason::TtlExpired);
         if its_own
-            && let Some(index) = published.find_service(generation, ip4(packet.dst), packet.dport, packet.proto)
+            && let Some(index) = published.find_service(generation, whole.destination(), packet.dport, packet.proto)
             && let Some(id) = published.service(generation, index).map(|service| service.id.load(Relaxed))
             && let Some(row) = self.slot.services.get(index as usize)
         {
@@ -235,13 +306,12 @@ impl SlotRunner {
     }
 
     /// Counts the first packet at its server.
-    fn first_packet(&self, index: u32, flight: &Flight) {
+    fn first_packet(&self, index: u32, bytes: u16) {
         if let Some(row) = self.sessions.row(index)
             && let Some(counts) = self.slot.servers.get(row.server_id.load(Relaxed) as usize)
         {
             counts.packets_in.store(counts.packets_in.load(Relaxed).wrapping_add(1), Relaxed);
-            let bytes = u64::from(flight.packet.total_len);
-            counts.bytes_in.store(counts.bytes_in.load(Relaxed).wrapping_add(bytes), Relaxed);
+            counts.bytes_in.store(counts.bytes_in.load(Relaxed).wrapping_add(bytes.into()), Relaxed);
         }
     }
 
@@ -256,20 +326,14 @@ impl SlotRunner {
         }
     }
 
-    /// A free local address and port of this slot towards the server.
-    fn pick_local(&mut self, port: u8, server: (u32, u16), protocol: u8) -> Option<Local> {
-        let pool = self.locals.get(usize::from(port))?;
-        self.sessions.pick_port(pool, server.0, server.1, protocol)
-    }
-
     /// The client in place of a local address, unless the same client has a session with this server by another VIP: two
     /// sessions would have one reply key.
-    fn client_itself(&self, packet: &V4, server: (u32, u16)) -> Option<Local> {
-        let key = Key::new(server.0, server.1, packet.src, packet.sport, packet.proto);
-        let hash = self.sessions.hash(key);
+    fn client_itself<A: Address>(&self, client: (A, u16), server: (A, u16), protocol: u8) -> Option<Local<A>> {
+        let wanted = A::wanted(server, client, protocol, self.sessions.hash_key());
+        let hash = self.sessions.hash(wanted);
         // The client's other connection may have come to another slot.
-        let free = self.sessions.find_hashed(key, hash).is_none() && self.elsewhere(key).is_none();
-        free.then_some(Local { ip: packet.src, port: packet.sport, hash })
+        let free = self.sessions.find_hashed(wanted, hash).is_none() && self.elsewhere(wanted).is_none();
+        free.then_some(Local { ip: client.0, port: client.1, hash })
     }
 
     /// What to add to the client's numbers so that the server sees an ISN as RFC 6528 makes it: a clock of 64 ns plus a
@@ -283,15 +347,40 @@ impl SlotRunner {
     }
 
     /// No host sends from there.
-    pub(crate) fn bad_source(&self, src: u32, generation: Generation) -> bool {
-        !ipv4::is_source(src)
-            || self.shared.published.is_vip(generation, ip4(src))
-            || self.shared.published.find_local(generation, ip4(src)).is_some()
-            || self.is_port_address(src)
+    pub(crate) fn bad_source(&self, packet: &impl Packet, generation: Generation) -> bool {
+        let source = packet.source();
+        !packet.is_sourced()
+            || self.shared.published.is_vip(generation, source)
+            || self.shared.published.find_local(generation, source).is_some()
+            || self.is_port_address(source)
     }
 
     /// Is it an address of one of our ports?
-    pub(crate) fn is_port_address(&self, address: u32) -> bool {
-        self.is_own(ip4(address))
+    pub(crate) fn is_port_address(&self, address: Ip) -> bool {
+        let is = |row: &shm_layout::published::AddressRow| row.get().is_some_and(|(ip, _)| ip == address);
+        self.shared.ports().any(|(_, port)| port.addresses.iter().any(is))
     }
+}
+
+/// Both sides of a session that is about to begin.
+struct Sides {
+    /// Client, VIP, local, server, as the record has them.
+    words: [u32; 4],
+    local_port: u16,
+    server_port: u16,
+    /// As the record has it.
+    isn_shift: u32,
+    direct: bool,
+    wide: Option<Wide>,
+}
+
+/// A free local address and port of this slot towards the server, by the port it is reached by.
+fn pick_local<A: Address>(
+    sessions: &mut SessionTable,
+    pools: &[LocalPool<A>],
+    port: u8,
+    server: (A, u16),
+    protocol: u8,
+) -> Option<Local<A>> {
+    sessions.pick_port(pools.get(usize::from(port))?, server.0, server.1, protocol)
 }

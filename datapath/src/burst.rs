@@ -18,29 +18,17 @@ use packet::{Parsed, V4, ethernet};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::limits::{NONE, RX_BURST};
 
+use crate::family::{Packet, balanced, unchecked};
 use crate::io::Io;
 use crate::plain::{TCP, UDP};
 use crate::runner::{Origin, SlotRunner};
-use crate::session::Key;
 
 /// What is known of a packet that does not go the straight way.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Flight {
-    pub packet: V4,
-    pub key: Key,
+pub(crate) struct Flight<P: Packet = V4> {
+    pub packet: P,
+    pub key: P::Wanted,
     pub hash: u64,
-}
-
-impl Flight {
-    pub(crate) fn of(packet: &V4, hash: u64) -> Self {
-        Self { packet: *packet, key: key_of(packet), hash }
-    }
-}
-
-/// The key a packet is looked up by.
-#[inline(always)]
-fn key_of(packet: &V4) -> Key {
-    Key::new(packet.src, packet.sport, packet.dst, packet.dport, packet.proto)
 }
 
 /// What the stages find out of one packet. Shape: 16 bytes.
@@ -57,6 +45,8 @@ struct Lane {
 const OTHER: u16 = 0x8000;
 /// TCP or UDP, but not plain.
 const KEYED: u16 = 0x8001;
+/// The same over IPv6.
+const KEYED_V6: u16 = 0x8002;
 
 /// How many packets before its turn a session's line is looked at. By then it has come, or it is waited for with others.
 const AHEAD: usize = 8;
@@ -159,16 +149,28 @@ impl SlotRunner {
     /// The same of any TCP or UDP packet to us, which is kept.
     #[inline(never)]
     fn any_hash(&self, frame: &[u8], place: usize, origin: Origin) -> Option<(u16, u64)> {
-        let packet = self.judge(frame, origin)?;
-        self.parsed.get(place)?.set(packet);
-        Some((KEYED, self.sessions.hash(key_of(&packet))))
+        match packet::classify(frame) {
+            Ok(Parsed::L4(packet)) if self.is_ours(frame, packet.vlan, origin) => {
+                self.parsed.get(place)?.set(packet);
+                Some((KEYED, self.sessions.hash(packet.wanted(self.sessions.hash_key()))))
+            }
+            Ok(Parsed::V6(packet)) if balanced(&packet) && self.is_ours(frame, packet.head.vlan, origin) => {
+                self.parsed_v6.get(place)?.set(packet);
+                Some((KEYED_V6, self.sessions.hash(packet.wanted(self.sessions.hash_key()))))
+            }
+            _ => None,
+        }
+    }
+
+    /// Is the frame to us?
+    fn is_ours(&self, frame: &[u8], vlan: u16, origin: Origin) -> bool {
+        origin == Origin::Ring || vlan == self.port.vlan && ethernet::dst(frame) == Some(self.port.mac)
     }
 
     /// Is it a TCP or UDP packet to us?
     fn judge(&self, frame: &[u8], origin: Origin) -> Option<V4> {
         let Ok(Parsed::L4(packet)) = packet::classify(frame) else { return None };
-        let ours = || packet.vlan == self.port.vlan && ethernet::dst(frame) == Some(self.port.mac);
-        (origin == Origin::Ring || ours()).then_some(packet)
+        self.is_ours(frame, packet.vlan, origin).then_some(packet)
     }
 
     /// Any packet, by its session if it has one.
@@ -178,16 +180,36 @@ impl SlotRunner {
         if lane.state == OTHER {
             return self.other(io, place, origin);
         }
+        if lane.state == KEYED_V6 {
+            return self.general_v6(io, place, lane, origin);
+        }
         let packet = match lane.state {
             KEYED => self.parsed.get(place).map(Cell::get),
             _ => io.frame(place).and_then(|frame| self.judge(frame, origin)),
         };
         let Some(packet) = packet else { return self.refuse(io, place, DropReason::MultiSegment) };
-        let key = key_of(&packet);
-        let found = if lane.record == NONE { None } else { self.sessions.resolve(lane.record, key, lane.hash) };
+        self.by_session(io, place, &packet, lane, origin);
+    }
+
+    /// As [`general`](Self::general), of what was parsed as IPv6.
+    #[inline(never)]
+    fn general_v6<I: Io>(&mut self, io: &mut I, place: usize, lane: &Lane, origin: Origin) {
+        let (Some(packet), Some(frame)) = (self.parsed_v6.get(place).map(Cell::get), io.frame(place)) else {
+            return self.refuse(io, place, DropReason::MultiSegment);
+        };
+        if unchecked(&packet, frame) {
+            return self.refuse(io, place, DropReason::NoUdpChecksum);
+        }
+        self.by_session(io, place, &packet, lane, origin);
+    }
+
+    #[inline(always)]
+    fn by_session<I: Io, P: Packet>(&mut self, io: &mut I, place: usize, packet: &P, lane: &Lane, origin: Origin) {
+        let (key, hash) = (packet.wanted(self.sessions.hash_key()), lane.hash);
+        let found = if lane.record == NONE { None } else { self.sessions.resolve(lane.record, key, hash) };
         match found {
-            Some(found) => self.established(io, place, &packet, lane.hash, found, origin),
-            None => self.unknown(io, place, &Flight::of(&packet, lane.hash), origin),
+            Some(found) => self.established(io, place, packet, hash, found, origin),
+            None => self.unknown(io, place, &Flight { packet: *packet, key, hash }, origin),
         }
     }
 }

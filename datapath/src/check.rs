@@ -14,7 +14,6 @@ use std::sync::atomic::Ordering::Relaxed; // At rest; on tables that move, `move
 
 use arch::HashKey;
 use shm_layout::counters::Flow;
-use shm_layout::neighbours::ip4;
 use shm_layout::published::{Generation, Published, owner_slot};
 use shm_layout::secrets::{self, SecretsRow};
 use shm_layout::slot::Slot;
@@ -92,7 +91,7 @@ impl Found {
             return;
         };
         let has = ([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)], row.port.load(Relaxed));
-        if has != (ip4(session.real_ip), session.server_port) {
+        if has != (session.real_ip, session.server_port) {
             let (text, id) = (session_text(session), session.server_id);
             self.say(slot, format!("record {record} ({text}) is counted at server {id}, which is another"));
         }
@@ -148,7 +147,7 @@ pub fn moves(slots: &[Slot]) -> Vec<u64> {
 }
 
 fn session_text(session: &Session) -> String {
-    let ip = std::net::Ipv4Addr::from_bits;
+    let ip = shm_layout::neighbours::to_std;
     format!(
         "{}:{} to {}:{} by {}:{} at {}:{}",
         ip(session.client_ip),

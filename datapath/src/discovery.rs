@@ -3,7 +3,7 @@
 use packet::nd::{self, Nd};
 use packet::{Mac, V6, ethernet, icmpv6, ipv6, quote6};
 use shm_layout::counters::DropReason;
-use shm_layout::neighbours::Ip;
+use shm_layout::neighbours::{Ip, as_v4};
 use shm_layout::published::Generation;
 use shm_layout::ring::RecordKind;
 
@@ -23,9 +23,12 @@ impl SlotRunner {
         if !self.speaks_v6() && !self.answers_for(packet.dst) {
             return self.refuse(io, place, DropReason::Ipv6);
         }
+        if as_v4(packet.src).or(as_v4(packet.dst)).is_some() {
+            return self.refuse(io, place, DropReason::BadSource); // No address on a wire (RFC 4291 §2.5.5).
+        }
         let [kind, _] = packet.head.dport.to_be_bytes();
         if packet.head.proto != ipv6::ICMPV6 {
-            return self.for_kernel_or_v6(io, place, packet, origin, DropReason::UnknownProtocol);
+            return self.for_kernel_or(io, place, packet, origin, DropReason::UnknownProtocol);
         }
         match kind {
             nd::SOLICITATION | nd::ADVERTISEMENT => self.discovery(io, place, packet, origin),
@@ -34,8 +37,8 @@ impl SlotRunner {
                 self.for_kernel(io, place, Class::Arp, origin);
             }
             icmpv6::ECHO_REQUEST if !ipv6::is_multicast(packet.dst) => self.echo_v6(io, place, packet, origin),
-            _ if quote6::is_error(packet) => self.for_kernel_or_v6(io, place, packet, origin, DropReason::BadIcmp),
-            _ => self.for_kernel_or_v6(io, place, packet, origin, DropReason::BadIcmp),
+            _ if quote6::is_error(packet) => self.icmpv6_error(io, place, packet, origin),
+            _ => self.for_kernel_or(io, place, packet, origin, DropReason::BadIcmp),
         }
     }
 
@@ -79,7 +82,7 @@ impl SlotRunner {
 
     fn echo_v6<I: Io>(&mut self, io: &mut I, place: usize, packet: &V6, origin: Origin) {
         if !icmpv6::is_echo_request(packet) {
-            return self.for_kernel_or_v6(io, place, packet, origin, DropReason::BadIcmp);
+            return self.for_kernel_or(io, place, packet, origin, DropReason::BadIcmp);
         }
         if !self.answers_for(packet.dst) {
             return self.refuse(io, place, DropReason::NotForUs);
@@ -109,13 +112,13 @@ impl SlotRunner {
         !ipv6::is_source(src)
             || published.is_vip(generation, src)
             || published.find_local(generation, src).is_some()
-            || self.is_own(src)
+            || self.is_port_address(src)
     }
 
     /// Does the port take part in IPv6? (Then it has a link-local address as well, made of its MAC.)
     fn speaks_v6(&self) -> bool {
         let port = self.shared.published.ports.get(usize::from(self.port.number));
-        let v6 = |ip: Ip| shm_layout::neighbours::as_v4(ip).is_none();
+        let v6 = |ip: Ip| as_v4(ip).is_none();
         port.is_some_and(|port| port.addresses.iter().any(|row| row.get().is_some_and(|(ip, _)| v6(ip))))
     }
 

@@ -2,14 +2,15 @@
 
 use std::sync::atomic::Ordering::Relaxed; // Session and counter rows have one writer, this slot.
 
-use packet::{Mac, Rewrite, V4, ethernet, rewrite_v4, tcp as header, tcp_options};
+use packet::{Mac, Rewrite, V4, ethernet, ipv6, rewrite_v4, tcp as header, tcp_options};
 use shm_layout::counters::{DropReason, Flow};
-use shm_layout::neighbours::{Hop, Ip, ip4};
+use shm_layout::neighbours::{Hop, Ip, as_v4};
 use shm_layout::published::protocol;
 use shm_layout::ring::RecordKind;
 use shm_layout::session::{SessionRow, flag};
 
 use crate::burst::Flight;
+use crate::family::Packet;
 use crate::io::Io;
 use crate::runner::{Origin, SlotRunner, mac_of};
 use crate::session::Direction;
@@ -18,11 +19,11 @@ use crate::tcp::{self, Segment, Step};
 impl SlotRunner {
     /// A packet of a session of this slot.
     #[inline]
-    pub(crate) fn established<I: Io>(
+    pub(crate) fn established<I: Io, P: Packet>(
         &mut self,
         io: &mut I,
         place: usize,
-        packet: &V4,
+        whole: &P,
         hash: u64,
         (index, direction): (u32, Direction),
         origin: Origin,
@@ -33,8 +34,9 @@ impl SlotRunner {
         let flags = row.flags.load(Relaxed);
         if flags & flag::INDEXED == 0 {
             // Ended by an earlier packet of this burst.
-            return self.unknown(io, place, &Flight::of(packet, hash), origin);
+            return self.unknown(io, place, &self.flight(whole, hash), origin);
         }
+        let packet = whole.head();
         if packet.ttl <= 1 {
             return self.refuse(io, place, DropReason::TtlExpired);
         }
@@ -46,7 +48,7 @@ impl SlotRunner {
             let segment = Segment { flags, seq: packet.seq, ack: packet.ack, len };
             if flags & header::SYN != 0
                 && direction == Direction::Client
-                && row.local_ip.load(Relaxed) != row.client_ip.load(Relaxed)
+                && !self.keeps_client::<P>(index, row)
                 && let Some(frame) = io.frame(place)
             {
                 // As on the first SYN: it may be this one that reaches the server.
@@ -66,7 +68,7 @@ impl SlotRunner {
                 Step::Reopen => {
                     self.sessions.close(index);
                     self.counts.add(Flow::Ended, 1);
-                    return self.begin(io, place, &Flight::of(packet, hash));
+                    return self.begin(io, place, &self.flight(whole, hash));
                 }
             }
         }
@@ -75,7 +77,20 @@ impl SlotRunner {
             row.last_seen.store(self.now_ms as u32, Relaxed);
         }
         self.count(row, direction as usize, u64::from(packet.total_len));
-        self.forward(io, place, packet, index, direction, shift);
+        whole.forward(self, io, place, (index, direction), shift);
+    }
+
+    fn flight<P: Packet>(&self, packet: &P, hash: u64) -> Flight<P> {
+        Flight { packet: *packet, key: packet.wanted(self.sessions.hash_key()), hash }
+    }
+
+    /// Is the client's address the one its server sees?
+    #[inline(always)]
+    fn keeps_client<P: Packet>(&self, index: u32, row: &SessionRow) -> bool {
+        if P::V6 {
+            return self.slot.line(index).is_some_and(crate::wide::keeps_client);
+        }
+        row.local_ip.load(Relaxed) == row.client_ip.load(Relaxed)
     }
 
     /// Counts a packet for the session's server. `side`: of its sender.
@@ -104,8 +119,14 @@ impl SlotRunner {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
-        if row.flags.load(Relaxed) & flag::TUNNEL != 0 && direction == Direction::Client {
-            return self.forward_wrapped(io, place, packet, index);
+        let flags = row.flags.load(Relaxed);
+        if flags & flag::TUNNEL != 0 {
+            if flags & flag::V6 != 0 {
+                return self.forward_to_v6(io, place, packet, index, shift);
+            }
+            if direction == Direction::Client {
+                return self.forward_wrapped(io, place, packet, index);
+            }
         }
         let (hop_row, hop_tag) = match direction {
             Direction::Client => (row.hop[1].load(Relaxed), row.hop_tag[1].load(Relaxed)),
@@ -219,11 +240,7 @@ impl SlotRunner {
             self.refuse(io, place, DropReason::BadRecord);
             return None;
         };
-        let address = match direction {
-            Direction::Client => row.real_server(),
-            Direction::Server => row.client_ip.load(Relaxed),
-        };
-        let Some(next) = self.shared.next_hop(ip4(address)) else {
+        let Some(next) = self.shared.next_hop(self.receiver(index, row, direction)) else {
             self.refuse(io, place, DropReason::NoRoute);
             return None;
         };
@@ -260,10 +277,14 @@ impl SlotRunner {
     /// Asks control for a neighbour.
     pub(crate) fn ask_neighbour(&mut self, neighbour: Ip, port: u8) {
         if self.waiting.ask(neighbour, port, self.now_ms) {
-            #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
-            let address = neighbour[1] as u32;
             // A full ring means control is not listening; it is asked again with a later packet.
-            self.slot.to_control.push(RecordKind::Resolve, [address, u32::from(port), 0, 0, 0], &[]);
+            let push = |address, frame: &[u8]| {
+                self.slot.to_control.push(RecordKind::Resolve, [address, u32::from(port), 0, 0, 0], frame)
+            };
+            match as_v4(neighbour) {
+                Some(address) => push(address, &[]),
+                None => push(0, &ipv6::bytes(neighbour)),
+            };
         }
     }
 

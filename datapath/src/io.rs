@@ -39,6 +39,11 @@ pub trait Io {
         false
     }
 
+    /// Cuts `n` bytes off the front of the frame in `rx[place]`. `false`: it has no more than that.
+    fn cut(&mut self, _place: usize, n: usize) -> bool {
+        n == 0
+    }
+
     /// Moves `rx[place]` to the end of `tx`. `false`: `tx` is full (the frame stays).
     fn send(&mut self, place: usize) -> bool;
 

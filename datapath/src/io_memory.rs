@@ -106,6 +106,11 @@ impl Io for MemoryIo {
         room.is_some_and(|frame| frame.splice(..0, std::iter::repeat_n(0xaa, n)).count() == 0)
     }
 
+    fn cut(&mut self, place: usize, n: usize) -> bool {
+        let frame = self.rx[place].as_mut().filter(|frame| frame.len() > n);
+        frame.is_some_and(|frame| frame.drain(..n).count() == n)
+    }
+
     fn send(&mut self, place: usize) -> bool {
         let Some(frame) = self.rx[place].take() else { return false };
         match self.push_tx(frame) {

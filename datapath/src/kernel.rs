@@ -1,13 +1,13 @@
 //! The port's kernel interface: what is for the machine itself goes there, by classes of which none can starve another, and
 //! what the kernel sends goes out by the port. The port's first slot speaks with it; the others pass on by its ring.
 
-use packet::{V4, V6, ethernet, ipv4, ipv6};
+use packet::{V4, ethernet, ipv4, ipv6};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::limits::{RX_BURST, TX_HELD};
-use shm_layout::neighbours::{Ip, ip4};
-use shm_layout::published::AddressRow;
+use shm_layout::neighbours::{Ip, as_v4};
 use shm_layout::ring::RecordKind;
 
+use crate::family::Packet;
 use crate::io::Io;
 use crate::rate::Rate;
 use crate::runner::{Origin, SlotRunner};
@@ -69,35 +69,25 @@ impl Kernel {
 }
 
 impl SlotRunner {
-    /// An IPv4 packet that the datapath has no use for: the machine's if it is to an address of a port, else dropped for `reason`.
+    /// An IP packet that the datapath has no use for: the machine's if it is to an address of a port, else dropped for `reason`.
     pub(crate) fn for_kernel_or<I: Io>(
         &mut self,
         io: &mut I,
         place: usize,
-        packet: &V4,
+        packet: &impl Packet,
         origin: Origin,
         reason: DropReason,
     ) {
-        let (src, dst) = (ip4(packet.src), ip4(packet.dst));
-        if !self.is_own(dst) {
+        if !self.is_for_machine(packet.destination()) {
             return self.refuse(io, place, reason);
         }
-        self.for_kernel(io, place, Class::of(packet, self.is_near(src)), origin);
+        let class = Class::of(packet.head(), self.is_near(packet.source()));
+        self.for_kernel(io, place, class, origin);
     }
 
-    /// The same of an IPv6 packet, which may also be to a group of the link (its routers, those who speak OSPF).
-    pub(crate) fn for_kernel_or_v6<I: Io>(
-        &mut self,
-        io: &mut I,
-        place: usize,
-        packet: &V6,
-        origin: Origin,
-        reason: DropReason,
-    ) {
-        if !self.is_own(packet.dst) && !self.is_link_local_of_port(packet.dst) && !ipv6::is_multicast(packet.dst) {
-            return self.refuse(io, place, reason);
-        }
-        self.for_kernel(io, place, Class::of(&packet.head, self.is_near(packet.src)), origin);
+    /// Is it an address of a port, or of the port's link? Also a group of the link's stations (its routers, those who speak OSPF).
+    fn is_for_machine(&self, ip: Ip) -> bool {
+        self.is_port_address(ip) || self.is_link_local_of_port(ip) || as_v4(ip).is_none() && ipv6::is_multicast(ip)
     }
 
     /// Is it on the port's networks?
@@ -105,12 +95,6 @@ impl SlotRunner {
         let port = self.shared.published.ports.get(usize::from(self.port.number));
         let connected = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(src)));
         connected || ipv6::is_link_local(src)
-    }
-
-    /// Is it an address of one of our ports?
-    pub(crate) fn is_own(&self, address: Ip) -> bool {
-        let is = |row: &AddressRow| row.get().is_some_and(|(ip, _)| ip == address);
-        self.shared.ports().any(|(_, port)| port.addresses.iter().any(is))
     }
 
     /// A packet for the machine itself.

@@ -13,6 +13,7 @@ pub mod check;
 mod closing;
 mod discovery;
 mod errors;
+mod family;
 mod forward;
 pub mod io;
 pub mod io_memory;
@@ -28,6 +29,7 @@ pub mod tcp;
 mod timeout;
 mod tunnel;
 mod waiting;
+mod wide;
 
 pub use runner::SlotRunner;
 pub use schedule::{Health, pool_panic_until};

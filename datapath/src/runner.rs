@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use arch::HashKey;
 use packet::plain::Source;
-use packet::{Mac, V4, ethernet};
+use packet::{Mac, V4, V6, ethernet};
 use shm_layout::counters::{Counts, DropReason, Flow};
 use shm_layout::failpoint::{self, Bug};
 use shm_layout::limits::{RECORDS_PER_BURST, RING_FRAME_MAX, RX_BURST, TX_HELD};
-use shm_layout::neighbours::{Hop, Ip};
+use shm_layout::neighbours::{Hop, Ip, as_v4};
 use shm_layout::published::{Generation, LocalRow, PortRow, directory_flag, local_flag, port_flag};
 use shm_layout::ring::RecordKind;
 use shm_layout::session::SessionRow;
@@ -24,7 +24,7 @@ use crate::rate::Rate;
 use crate::schedule::Schedulers;
 use crate::session::{LocalPool, LocalRange, SessionReader, SessionTable};
 use crate::shared::Shared;
-use crate::sweep::Sweep;
+use crate::sweep::{Order, Sweep};
 use crate::waiting::{Fate, Waiting};
 
 /// Resets and echo answers of our own a slot makes per second: enough to be a good neighbour, too few to reflect a flood.
@@ -74,12 +74,18 @@ pub struct SlotRunner {
     pub(crate) sweep: Sweep,
     /// Local addresses and this slot's ports, by our port number.
     pub(crate) locals: Vec<LocalPool>,
+    /// The same of IPv6.
+    pub(crate) locals_v6: Vec<LocalPool<Ip>>,
     /// The other slots, read-only.
     pub(crate) others: Vec<(u32, SessionReader)>,
     /// Plain packets go the straight way.
     pub(crate) straight: bool,
     /// Packets of the burst that were parsed in full, by their place; others' places hold old ones.
     pub(crate) parsed: [Cell<V4>; RX_BURST],
+    /// The same of IPv6.
+    pub(crate) parsed_v6: [Cell<V6>; RX_BURST],
+    /// IPv4 identification of the last packet that was IPv6 before.
+    pub(crate) ident: u16,
     pub(crate) scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
@@ -153,9 +159,12 @@ impl SlotRunner {
             now_ms: now_ns / 1_000_000,
             sweep: Sweep::default(),
             locals: Vec::new(),
+            locals_v6: Vec::new(),
             others: others(&shared, number),
             straight: true,
             parsed: Default::default(),
+            parsed_v6: Default::default(),
+            ident: 0,
             scratch: Box::new([0; RING_FRAME_MAX]),
             flushed: false,
             announced: Vec::new(),
@@ -210,7 +219,8 @@ impl SlotRunner {
             if flags & directory_flag::SWEEP != 0 {
                 self.sweep.want_disabled(&mut self.sessions);
             }
-            self.locals = local_pools(&self.shared, generation, self.number);
+            self.locals = local_pools(&self.shared, generation, self.number, as_v4);
+            self.locals_v6 = local_pools(&self.shared, generation, self.number, as_v6);
             self.plan_announcements(generation);
         }
     }
@@ -250,7 +260,7 @@ impl SlotRunner {
             work += 1;
             match kind {
                 RecordKind::Send => self.originate_from_scratch(io, len),
-                RecordKind::Kill => self.sweep.want_kill(args, &mut self.sessions),
+                RecordKind::Kill => self.sweep.want_kill(Order::of(args, &self.scratch[..len]), &mut self.sessions),
                 _ => {}
             }
         }
@@ -402,20 +412,27 @@ fn others(shared: &Shared, own: u32) -> Vec<(u32, SessionReader)> {
     slots.map(|(number, slot)| (number, SessionReader::new(slot.clone(), shared.hash_key()))).collect()
 }
 
-/// The local addresses of a generation that new sessions may use, by our port number.
-fn local_pools(shared: &Shared, generation: Generation, slot: u32) -> Vec<LocalPool> {
+const fn as_v6(ip: Ip) -> Option<Ip> {
+    if as_v4(ip).is_some() { None } else { Some(ip) }
+}
+
+/// The local addresses of a generation and a family that new sessions may use, by our port number.
+fn local_pools<A: Copy>(
+    shared: &Shared,
+    generation: Generation,
+    slot: u32,
+    family: fn(Ip) -> Option<A>,
+) -> Vec<LocalPool<A>> {
     let directory = shared.published.directory(generation);
     let rows = directory.locals.iter().take(directory.head.locals.load(Relaxed) as usize);
     let usable: Vec<_> = rows.filter(|row| row.flags.load(Relaxed) & local_flag::REMOVED == 0).collect();
     let pool = |port: u32| {
         let own = usable.iter().filter(|row| row.port.load(Relaxed) == port);
-        #[allow(clippy::cast_possible_truncation, reason = "the IPv4 address is the low half")]
-        let range = |row: &&&LocalRow| LocalRange {
-            ip: row.ip[1].load(Relaxed) as u32,
-            low: row.low.load(Relaxed),
-            high: row.high.load(Relaxed),
+        let range = |row: &&LocalRow| {
+            let ip = family([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)])?;
+            Some(LocalRange { ip, low: row.low.load(Relaxed), high: row.high.load(Relaxed) })
         };
-        let ranges: Vec<_> = own.map(|row| range(&row)).collect();
+        let ranges: Vec<_> = own.filter_map(range).collect();
         LocalPool::new(&ranges, slot, shared.slot_count())
     };
     (0..).take(shared.published.ports.len()).map(pool).collect()

@@ -3,15 +3,18 @@
 
 use std::sync::atomic::Ordering::Relaxed; // One writer.
 
+use packet::ipv6;
 use shm_layout::limits::{RECORDS_PER_BURST, TX_HELD};
+use shm_layout::neighbours::{Ip, ip4};
 use shm_layout::published::{Generation, Published, admin};
 use shm_layout::ring::Args;
-use shm_layout::session::{SessionRow, flag};
+use shm_layout::session::{AddressLine, SessionRow};
 
 use crate::answer::Reset;
 use crate::io::Io;
 use crate::runner::SlotRunner;
-use crate::session::SessionTable;
+use crate::session::{SessionTable, protocol_of};
+use crate::wide::load;
 
 /// Orders carried out at once; further ones are refused: control counts the sessions left and says so.
 const ORDERS: usize = 8;
@@ -30,8 +33,44 @@ enum Wanted {
     /// Sessions of disabled servers and of those removed at once.
     Disabled,
     /// Sessions an order matches.
-    Matching(Args),
+    Matching(Order),
 }
+
+/// Sessions that are to end; zeros match any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// Client and VIP.
+    addresses: [Ip; 2],
+    ports: [u32; 2],
+    protocol: u32,
+}
+
+impl Order {
+    /// As control sends it: see [`RecordKind::Kill`](shm_layout::ring::RecordKind::Kill).
+    pub(crate) fn of([client, client_port, vip, vip_port, protocol]: Args, frame: &[u8]) -> Self {
+        let v4 = |word: u32| if word == 0 { ANY } else { ip4(word) };
+        let addresses = match frame.as_chunks::<16>() {
+            ([client, vip], []) => [client, vip].map(|bytes| ipv6::from_bytes(*bytes)),
+            _ => [v4(client), v4(vip)],
+        };
+        Self { addresses, ports: [client_port, vip_port], protocol }
+    }
+
+    fn matches(&self, row: &SessionRow, line: Option<&AddressLine>) -> bool {
+        let addresses = match line {
+            Some(line) => [&line.client, &line.vip].map(load),
+            None => [&row.client_ip, &row.vip].map(|word| ip4(word.load(Relaxed))),
+        };
+        let ports = [&row.client_port, &row.vip_port].map(|port| u32::from(port.load(Relaxed)));
+        let protocol = u32::from(protocol_of(row));
+        let address = self.addresses.iter().zip(addresses).all(|(wanted, has)| *wanted == ANY || *wanted == has);
+        let port = self.ports.iter().zip(ports).all(|(wanted, has)| *wanted == 0 || *wanted == has);
+        address && port && (self.protocol == 0 || self.protocol == protocol)
+    }
+}
+
+/// Any address.
+const ANY: Ip = [0, 0];
 
 /// What the pass under way looks for.
 #[derive(Debug, Default)]
@@ -47,7 +86,7 @@ impl Sweep {
     }
 
     /// End the sessions an order matches.
-    pub(crate) fn want_kill(&mut self, order: Args, sessions: &mut SessionTable) {
+    pub(crate) fn want_kill(&mut self, order: Order, sessions: &mut SessionTable) {
         let late = self.join(sessions);
         let what = Wanted::Matching(order);
         let same = self.orders.iter().position(|o| o.is_some_and(|o| o.what == what));
@@ -78,10 +117,16 @@ impl Sweep {
         }
     }
 
-    fn wants(&self, row: &SessionRow, published: &Published, generation: Generation) -> bool {
+    fn wants(
+        &self,
+        row: &SessionRow,
+        line: Option<&AddressLine>,
+        published: &Published,
+        generation: Generation,
+    ) -> bool {
         self.orders.iter().chain([&self.disabled]).flatten().any(|wish| match &wish.what {
             Wanted::Disabled => ended_by_admin(row, published, generation),
-            Wanted::Matching(order) => matches(row, order),
+            Wanted::Matching(order) => order.matches(row, line),
         })
     }
 }
@@ -93,12 +138,13 @@ impl SlotRunner {
         let mut resets = [Reset::default(); 2 * RECORDS_PER_BURST];
         let mut count = 0;
         let room = TX_HELD.saturating_sub(io.queued()) / 2;
-        let (sweep, published) = (&self.sweep, &self.shared.published);
+        let (sweep, published, slot) = (&self.sweep, &self.shared.published, &self.slot);
         let swept = self.sessions.sweep(
             RECORDS_PER_BURST.min(room),
-            |row| sweep.wants(row, published, generation),
-            |_, row| {
-                for (to, reset) in resets.iter_mut().skip(count).zip(Reset::both(row).into_iter().flatten()) {
+            |record, row| sweep.wants(row, slot.line(record), published, generation),
+            |record, row| {
+                let both = Reset::both(row, slot.line(record)).into_iter().flatten();
+                for (to, reset) in resets.iter_mut().skip(count).zip(both) {
                     *to = reset;
                     count += 1;
                 }
@@ -117,17 +163,4 @@ impl SlotRunner {
 fn ended_by_admin(row: &SessionRow, published: &Published, generation: Generation) -> bool {
     let member = published.server(generation, row.server_id.load(Relaxed));
     member.is_some_and(|m| matches!(m.admin.load(Relaxed), admin::DISABLED | admin::REMOVED_NOW))
-}
-
-/// Order: client address, client port, VIP address, VIP port, protocol; 0 matches any.
-fn matches(row: &SessionRow, order: &Args) -> bool {
-    let udp = row.flags.load(Relaxed) & flag::UDP != 0;
-    let has = [
-        row.client_ip.load(Relaxed),
-        u32::from(row.client_port.load(Relaxed)),
-        row.vip.load(Relaxed),
-        u32::from(row.vip_port.load(Relaxed)),
-        if udp { 17 } else { 6 },
-    ];
-    order.iter().zip(has).all(|(wanted, has)| *wanted == 0 || *wanted == has)
 }

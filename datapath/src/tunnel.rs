@@ -1,107 +1,84 @@
 //! Mode tunnel: the client's packets go on as they came (but for a TTL of one less), wrapped into packets to the real server.
+//! Inner and outer packet are of either family.
 
 use std::sync::atomic::Ordering::Relaxed; // Session and published rows: see `forward`.
 
-use packet::tunnel::{IPIP, wrap};
-use packet::{Rewrite, V4, build, icmp, ipv4, rewrite_v4};
+use packet::V4;
+use packet::tunnel::{Outer, wrap};
 use shm_layout::counters::DropReason;
-use shm_layout::neighbours::{as_v4, ip4};
+use shm_layout::neighbours::{Ip, as_v4};
 use shm_layout::session::SessionRow;
 
+use crate::family::Packet;
 use crate::io::Io;
 use crate::runner::SlotRunner;
-use crate::session::Direction;
-
-/// [`IPIP`] in the type of an IP length.
-const MORE: u16 = 20;
-const _: () = assert!(MORE as usize == IPIP);
+use crate::session::{Direction, LocalPool};
+use crate::wide::load;
 
 impl SlotRunner {
     /// A client's packet of a session in a tunnel.
     #[cold]
-    pub(crate) fn forward_wrapped<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, index: u32) {
+    pub(crate) fn forward_wrapped<I: Io>(&mut self, io: &mut I, place: usize, packet: &impl Packet, index: u32) {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
-        let mtu = self.mtu_towards_server(row);
-        if u32::from(packet.total_len) + u32::from(MORE) > mtu {
-            return self.too_big_for_tunnel(io, place, packet, mtu);
+        let mtu = self.mtu_towards(index, row, Direction::Client);
+        let more = if as_v4(self.receiver(index, row, Direction::Client)).is_some() { 20 } else { 40 };
+        if u32::from(packet.head().total_len) + more > mtu {
+            return self.too_big(io, place, packet, mtu.saturating_sub(more));
         }
-        let Some(frame) = io.frame(place) else { return self.refuse(io, place, DropReason::MultiSegment) };
-        let (src, dst, sport, dport) = (packet.src, packet.dst, packet.sport, packet.dport);
-        rewrite_v4(frame, packet, &Rewrite { src, dst, sport, dport, seq_add: 0, ack_sub: 0 });
-        self.wrap_and_leave(io, place, packet, index);
+        if io.frame(place).and_then(|frame| packet.one_hop(frame)).is_none() {
+            return self.refuse(io, place, DropReason::MultiSegment);
+        }
+        self.wrap_and_leave(io, place, packet.head(), index);
     }
 
-    /// Wraps what a session's server is to get, and sends it.
-    pub(crate) fn wrap_and_leave<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, index: u32) {
+    /// Wraps what a session's server is to get, and sends it. `head`: the packet's lengths.
+    pub(crate) fn wrap_and_leave<I: Io>(&mut self, io: &mut I, place: usize, head: &V4, index: u32) {
         let Some(row) = self.slot.sessions.get(index as usize) else {
             return self.refuse(io, place, DropReason::BadRecord);
         };
-        let hop = self.shared.neighbours.hop(row.hop[1].load(Relaxed));
-        let Some(src) = self.tunnel_source(row, self.port_towards_server(row)) else {
+        let Some(outer) = self.outer(index, row) else {
             return self.refuse(io, place, DropReason::NoPort);
         };
-        let dst = row.real_server();
         // What pads the frame would lie within the outer packet's frame: cut off.
-        let room = io.resize(place, packet.end()) && io.prepend(place, IPIP);
-        if !room || io.frame(place).and_then(|frame| wrap(frame, packet.l3, src, dst)).is_none() {
+        let room = io.resize(place, head.end()) && io.prepend(place, outer.len().into());
+        if !room || io.frame(place).and_then(|frame| wrap(frame, head.l3, outer)).is_none() {
             return self.refuse(io, place, DropReason::NoBuffer);
         }
-        let outer = V4 { total_len: packet.total_len.saturating_add(MORE), ..*packet };
-        let usable = hop.resolved() && hop.tag() == row.hop_tag[1].load(Relaxed);
-        let hop = if usable { Some(hop) } else { self.find_hop(io, place, index, Direction::Client) };
-        if let Some(hop) = hop {
-            self.leave(io, place, hop, &outer);
-        }
+        let wrapped = V4 { total_len: head.total_len.saturating_add(outer.len()), ..*head };
+        self.send_on(io, place, index, Direction::Client, &wrapped);
     }
 
-    /// Outer source: of all local addresses of the port, or its own if it has none, by the client, so that a server's queues
-    /// share the load and one connection stays on one of them.
-    fn tunnel_source(&self, row: &SessionRow, port: u8) -> Option<u32> {
-        let client = u64::from(row.client_ip.load(Relaxed)) << 16 | u64::from(row.client_port.load(Relaxed));
-        let pool = self.locals.get(usize::from(port)).filter(|pool| !pool.is_empty());
-        if let Some(pool) = pool {
-            let spread = client.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            return pool.get(spread % pool.len()).map(|(ip, _)| ip);
-        }
-        let port = self.shared.published.ports.get(usize::from(port))?;
-        port.addresses.iter().filter_map(|row| row.get()).find_map(|(ip, _)| as_v4(ip))
+    /// Outer source: of all local addresses of the port and of the server's family, or the port's own if it has none, by the
+    /// client, so that a server's queues share the load and one connection stays on one of them. Destination: the real server.
+    fn outer(&self, index: u32, row: &SessionRow) -> Option<Outer> {
+        let server = self.receiver(index, row, Direction::Client);
+        let port = usize::from(self.port_towards(index, row, Direction::Client));
+        let client = match self.slot.line(index) {
+            Some(line) => load(&line.client).into_iter().fold(0, |sum, word| sum ^ word ^ word >> 32),
+            None => row.client_ip.load(Relaxed).into(),
+        };
+        let spread =
+            (client << 16 | u64::from(row.client_port.load(Relaxed))).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let own = |is: fn(&Ip) -> bool| {
+            let port = self.shared.published.ports.get(port)?;
+            port.addresses.iter().filter_map(|row| row.get()).map(|(ip, _)| ip).find(is)
+        };
+        Some(match as_v4(server) {
+            Some(server) => {
+                let local = self.locals.get(port).and_then(|pool| spread_over(pool, spread));
+                Outer::V4(local.or_else(|| own(|ip| as_v4(*ip).is_some()).and_then(as_v4))?, server)
+            }
+            None => {
+                let local = self.locals_v6.get(port).and_then(|pool| spread_over(pool, spread));
+                Outer::V6(local.or_else(|| own(|ip| as_v4(*ip).is_none()))?, server)
+            }
+        })
     }
+}
 
-    /// Also of a server whose next hop is not known yet.
-    fn port_towards_server(&self, row: &SessionRow) -> u8 {
-        let (at, tag) = (row.hop[1].load(Relaxed), row.hop_tag[1].load(Relaxed));
-        let hop = self.shared.neighbours.hop(at);
-        if at != 0 && hop.tag() == tag {
-            return hop.port();
-        }
-        self.shared.next_hop(ip4(row.real_server())).map_or(self.port.number, |next| next.port)
-    }
-
-    fn mtu_towards_server(&self, row: &SessionRow) -> u32 {
-        let port = self.port_towards_server(row);
-        if port == self.port.number {
-            return self.port.mtu;
-        }
-        self.shared.published.ports.get(usize::from(port)).map_or(self.port.mtu, |port| port.mtu.load(Relaxed))
-    }
-
-    /// Says so to the client if it asked not to be cut up (RFC 1191), from the VIP.
-    fn too_big_for_tunnel<I: Io>(&mut self, io: &mut I, place: usize, packet: &V4, mtu: u32) {
-        let kind = (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED);
-        let most = u16::try_from(mtu.saturating_sub(MORE.into())).unwrap_or(u16::MAX);
-        let asked = |frame: &[u8]| frame.get(usize::from(packet.l3)..).is_some_and(ipv4::dont_fragment);
-        let built = io
-            .frame(place)
-            .filter(|frame| asked(frame))
-            .and_then(|frame| build::icmp_error(self.scratch.as_mut_slice(), frame, packet, packet.dst, kind, most));
-        if let Some(len) = built
-            && self.answerable(io, place, packet)
-            && self.answers.allow(self.now_ms)
-        {
-            self.originate_from_scratch(io, len);
-        }
-        self.refuse(io, place, DropReason::TooBig);
-    }
+/// One of the pool's addresses.
+fn spread_over<A: Copy>(pool: &LocalPool<A>, spread: u64) -> Option<A> {
+    if pool.is_empty() { None } else { pool.get(spread % pool.len()).map(|(ip, _)| ip) }
 }

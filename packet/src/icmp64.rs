@@ -6,8 +6,9 @@ use crate::checksum::Delta;
 use crate::icmpv6::{self, PACKET_TOO_BIG};
 use crate::ipv6::Ip6;
 use crate::parse::{V4, V6};
-use crate::quote::{Quote, Told, turn};
+use crate::quote::{Quote, turn};
 use crate::quote6::Quote6;
+use crate::rewrite::Rewrite;
 use crate::{checksum, ethernet, icmp, ipv4, ipv6};
 
 /// What an IPv6 header is longer than one of IPv4 without options.
@@ -36,7 +37,7 @@ pub fn to_v6(
     out: &mut [u8],
     link: Link,
     (frame, p, quote): (&[u8], &V4, &Quote),
-    to: &Told<Ip6>,
+    to: &Rewrite<Ip6>,
     mtus: Mtus,
 ) -> Option<usize> {
     let ip: &[u8; ipv4::HEADER] = frame.get(quote.l3..)?.first_chunk()?;
@@ -67,7 +68,7 @@ pub fn to_v4(
     out: &mut [u8],
     link: Link,
     (frame, p, quote): (&[u8], &V6, &Quote6),
-    to: &Told<u32>,
+    to: &Rewrite,
     mtus: Mtus,
 ) -> Option<usize> {
     let ip: &[u8; ipv6::HEADER] = frame.get(quote.l3..)?.first_chunk()?;

@@ -49,8 +49,8 @@ pub struct Header {
 
 /// Reads and checks the headers of `packet`, which begins with them and may be padded at its end.
 ///
-/// Walked over are hop-by-hop options (where they may stand: first), destination options, and routing headers that are used up
-/// or of a type other than 0 (RFC 5095). Anything else is the payload's protocol: also AH, ESP and mobility, which are left to
+/// Walked over are hop-by-hop options (where they may stand: first), destination options, and routing headers that are used up:
+/// while segments are left the destination is not the last one, whom the layer-4 checksum names (RFC 8200 §4.4, RFC 5095). Anything else is the payload's protocol: also AH, ESP and mobility, which are left to
 /// the caller, as protocols that are not balanced.
 ///
 /// # Errors
@@ -85,8 +85,8 @@ fn walk(packet: &[u8], mut next: u8) -> Result<(u8, u8), ParseError> {
             _ => return Ok((next, u8::try_from(at).map_err(|_| ParseError::BadExtension)?)),
         }
         let header = packet.get(at..).and_then(<[u8]>::first_chunk::<8>).ok_or(ParseError::BadExtension)?;
-        let [kind, left] = [header[2], header[3]];
-        if next == ROUTING && kind == 0 && left != 0 {
+        let segments_left = header[3];
+        if next == ROUTING && segments_left != 0 {
             return Err(ParseError::BadExtension);
         }
         at += 8 + 8 * usize::from(header[1]);

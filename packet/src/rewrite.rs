@@ -5,13 +5,13 @@ use crate::parse::V4;
 use crate::wire::{get32, put_raw16, raw16, swap32};
 use crate::{ipv4, tcp, udp};
 
-/// What a packet is translated to.
+/// What a packet is translated to; its addresses are of IPv4 unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rewrite {
+pub struct Rewrite<A = u32> {
     /// New source address.
-    pub src: u32,
+    pub src: A,
     /// New destination address.
-    pub dst: u32,
+    pub dst: A,
     /// New source port.
     pub sport: u16,
     /// New destination port.

@@ -146,6 +146,26 @@ pub fn erase_timestamps(frame: &mut [u8], p: &V4) -> bool {
     true
 }
 
+/// Lowers the MSS that a SYN tells to `most`, with the checksum. Returns whether it was larger.
+pub fn clamp_mss(frame: &mut [u8], p: &V4, most: u16) -> bool {
+    let segment = p.segment_mut(frame);
+    let mut rest = options(segment);
+    let found = loop {
+        match rest.next() {
+            None => return false,
+            // The option ends where the rest begins.
+            Some(TcpOption::Mss(mss)) => break (rest.at - 2, mss),
+            Some(_) => {}
+        }
+    };
+    let (at, mss) = found;
+    let Some(value) = segment.get_mut(at..at + 2).filter(|_| mss > most) else { return false };
+    let delta = Delta::NONE.bytes(at, value, &most.to_be_bytes());
+    value.copy_from_slice(&most.to_be_bytes());
+    update(segment, delta);
+    true
+}
+
 fn update(segment: &mut [u8], delta: Delta) {
     if delta != Delta::NONE
         && let Some(window) = segment.first_chunk_mut::<HEADER>()

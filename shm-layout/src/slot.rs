@@ -295,6 +295,28 @@ impl Slot {
         u32::try_from(self.geometry.sessions).unwrap_or(crate::limits::NONE)
     }
 
+    /// Heads of the free records of a kind: first free, first never used; and the numbers of that kind's records.
+    #[inline]
+    #[must_use]
+    pub fn free_list(&self, wide: bool) -> (&AtomicU32, &AtomicU32, std::ops::Range<u32>) {
+        let end = u32::try_from(self.sessions.len()).unwrap_or(crate::limits::NONE);
+        match self.wide.first().filter(|_| wide) {
+            Some(head) => (&head.free, &head.fresh, self.first_wide()..end),
+            None if wide => (&self.table.free, &self.table.fresh, end..end),
+            None => (&self.table.free, &self.table.fresh, 0..self.first_wide().min(end)),
+        }
+    }
+
+    /// The records ever used, of both kinds.
+    #[must_use]
+    pub fn used(&self) -> [std::ops::Range<u32>; 2] {
+        [false, true].map(|wide| {
+            let (_, fresh, range) = self.free_list(wide);
+            // Relaxed: a bound, and kept within the table.
+            range.start..fresh.load(Ordering::Relaxed).clamp(range.start, range.end)
+        })
+    }
+
     /// Address line of a record; `None`: it is not wide (or not there).
     #[inline(always)]
     #[must_use]

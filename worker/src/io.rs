@@ -119,6 +119,10 @@ impl Io for DpdkIo {
         self.rx.get(place).is_some_and(|mut packet| packet.prepend(n).is_ok())
     }
 
+    fn cut(&mut self, place: usize, n: usize) -> bool {
+        self.rx.get(place).is_some_and(|mut packet| packet.len() > n && packet.adj(n).is_ok())
+    }
+
     #[inline]
     fn send(&mut self, place: usize) -> bool {
         let moved = self.rx.move_to_send(place, &mut self.tx, self.queued);

@@ -80,6 +80,7 @@ impl Case {
             ack: [2000, 1000],
             now_ms: START_NS / 1_000_000,
             timeout_ms: TIMEOUT_MS,
+            wide: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use shm_layout::session::{SessionRow, State, flag};
 use shm_layout::slot::Slot;
 
 use super::index::Index;
-use super::key::{Direction, Key};
+use super::key::Direction;
 use super::{SessionReader, SessionTable, some};
 
 /// The table counted anew.
@@ -31,6 +31,7 @@ pub struct Recount {
 /// Where a record was met.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Met {
+    Unused,
     Nowhere,
     Free,
     Wheel,
@@ -83,29 +84,41 @@ impl Table<'_> {
     }
 
     fn check_lists(&self, count: &mut Recount) -> Result<Vec<Met>, String> {
-        let table = &self.slot.table;
-        count.used = table.fresh.load(Ordering::Relaxed);
-        if count.used as usize > self.slot.sessions.len() {
-            return Err(format!("{} records were used of {}", count.used, self.slot.sessions.len()));
+        let used = self.slot.used();
+        for (wide, used) in [false, true].into_iter().zip(&used).take(1 + self.slot.wide.len()) {
+            let fresh = self.slot.free_list(wide).1.load(Ordering::Relaxed);
+            if fresh != used.end {
+                return Err(format!("the first record never used is {fresh}, outside the table (wide: {wide})"));
+            }
         }
-        let mut met = vec![Met::Nowhere; count.used as usize];
+        let mut met = vec![Met::Unused; self.slot.sessions.len()];
+        for used in used {
+            count.used += used.end - used.start;
+            met[used.start as usize..used.end as usize].fill(Met::Nowhere);
+        }
         let mut meet = |record: u32, place: Met, where_: &str| match met.get_mut(record as usize) {
             Some(old @ Met::Nowhere) => {
                 *old = place;
                 Ok(())
             }
+            Some(Met::Unused) | None => Err(format!("record {record} in {where_} was never used")),
             Some(_) => Err(format!("record {record} is met twice, now in {where_}")),
-            None => Err(format!("record {record} in {where_} was never used")),
         };
-        let mut next = table.free.load(Ordering::Relaxed);
-        while let Some(record) = some(next) {
-            meet(record, Met::Free, "the free list")?;
-            let row = self.record(record)?;
-            if row.state.load(Ordering::Relaxed) != State::Free as u8 || row.flags.load(Ordering::Relaxed) != 0 {
-                return Err(format!("record {record} is in the free list, but its state is not free"));
+        for wide in [false, true].into_iter().take(1 + self.slot.wide.len()) {
+            let (free, _, range) = self.slot.free_list(wide);
+            let mut next = free.load(Ordering::Relaxed);
+            while let Some(record) = some(next) {
+                meet(record, Met::Free, "the free list")?;
+                let row = self.record(record)?;
+                if row.state.load(Ordering::Relaxed) != State::Free as u8 || row.flags.load(Ordering::Relaxed) != 0 {
+                    return Err(format!("record {record} is in the free list, but its state is not free"));
+                }
+                if !range.contains(&record) {
+                    return Err(format!("record {record} is in the free list of the other kind (wide: {wide})"));
+                }
+                count.free += 1;
+                next = row.link.load(Ordering::Relaxed);
             }
-            count.free += 1;
-            next = row.link.load(Ordering::Relaxed);
         }
         for (bucket, head) in self.slot.wheel.iter().enumerate() {
             let mut next = head.load(Ordering::Relaxed);
@@ -121,7 +134,7 @@ impl Table<'_> {
     }
 
     fn check_index(&self, count: &mut Recount) -> Result<(), String> {
-        let mut keys = vec![0_u8; count.used as usize];
+        let mut keys = vec![0_u8; self.slot.sessions.len()];
         let mut overflow = vec![0_u32; self.slot.buckets.len()];
         for (number, bucket) in (0..).zip(self.slot.buckets.iter()) {
             for place in (0..BUCKET_KEYS).filter(|place| bucket.tags[*place].load(Ordering::Relaxed) != 0) {
@@ -149,9 +162,15 @@ impl Table<'_> {
             let row = self.record(record)?;
             let indexed = row.flags.load(Ordering::Relaxed) & flag::INDEXED != 0;
             same("keys (bits) of record", record, keys, if indexed { 3 } else { 0 })?;
-            for (key, side) in [(Key::client_of(row), Direction::Client), (Key::server_of(row), Direction::Server)] {
-                let found = self.index.search(key, self.index.hash(key), |_, _| ()).map(|f| (f.record, f.direction));
-                if indexed && found != Some((record, side)) {
+            if !indexed {
+                continue;
+            }
+            let tuples =
+                self.index.tuples(record).ok_or_else(|| format!("record {record} contradicts its address line"))?;
+            for (tuple, side) in tuples.into_iter().zip([Direction::Client, Direction::Server]) {
+                let found = self.index.search(tuple, self.index.hash(tuple.key), |_, _| ());
+                let found = found.map(|f| (f.record, f.direction));
+                if found != Some((record, side)) {
                     return Err(format!("{side:?} key of record {record} leads to {found:?}"));
                 }
             }
@@ -162,7 +181,7 @@ impl Table<'_> {
     fn check_counts(&self, met: &[Met], count: &mut Recount) -> Result<(), String> {
         let mut servers = vec![0_u32; self.slot.servers.len()];
         let mut services = vec![0_u32; self.slot.services.len()];
-        for (record, met) in (0..).zip(met) {
+        for (record, met) in (0..).zip(met).filter(|(_, met)| **met != Met::Unused) {
             let row = self.record(record)?;
             let flags = row.flags.load(Ordering::Relaxed);
             match (met, flags & flag::INDEXED != 0) {

@@ -2,13 +2,15 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use arch::HashKey;
 use shm_layout::failpoint::Op;
 use shm_layout::limits::NONE;
+use shm_layout::neighbours::{Ip, as_v4};
 use shm_layout::published::protocol;
-use shm_layout::session::{SessionRow, State, flag};
+use shm_layout::session::{AddressLine, SessionRow, State, flag};
 
 use super::intent::{Counts, Place, Plan};
-use super::key::{Key, tag};
+use super::key::{Direction, IPV6, Key, Own, Tuple, hash_of_ends, tag};
 use super::store::{Put, failpoint};
 use super::{SessionTable, some, wrapped};
 
@@ -63,6 +65,56 @@ pub struct New {
     pub now_ms: u64,
     /// Timeout of the first state, ms.
     pub timeout_ms: u32,
+    /// Of a wide record: what does not fit into the row.
+    pub wide: Option<Wide>,
+}
+
+/// What a wide record has in its line ([`AddressLine`](shm_layout::session::AddressLine)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wide {
+    /// Client's address.
+    pub client: Ip,
+    /// Virtual address.
+    pub vip: Ip,
+    /// Local address; the client where its address is kept.
+    pub local: Ip,
+    /// Whom the client's packets are sent to.
+    pub server: Ip,
+    /// Nothing is translated ([`flag::DIRECT`]).
+    pub direct: bool,
+}
+
+impl Wide {
+    /// What its client, what its server sends: from, to.
+    #[must_use]
+    pub const fn ends(&self) -> [[Ip; 2]; 2] {
+        let back = if self.direct { [self.vip, self.client] } else { [self.server, self.local] };
+        [[self.client, self.vip], back]
+    }
+
+    /// The row's address words: client, VIP, local, server.
+    #[must_use]
+    pub fn words(&self, hash: &HashKey) -> [u32; 4] {
+        let [[client, vip], [server, local]] = self.ends().map(|ends| match ends.map(as_v4) {
+            [Some(source), Some(destination)] => [source, destination],
+            _ => {
+                let hash = hash_of_ends(ends, hash);
+                #[allow(clippy::cast_possible_truncation, reason = "its halves")]
+                [(hash >> 32) as u32, hash as u32]
+            }
+        });
+        [client, vip, local, server]
+    }
+
+    /// [`flag::V6`], [`flag::DIRECT`], and what says NAT64.
+    const fn flags(&self) -> u8 {
+        let direct = if self.direct { flag::DIRECT } else { 0 };
+        match (as_v4(self.client), as_v4(self.server), self.direct) {
+            (Some(_), ..) => direct,
+            (None, Some(_), false) => flag::NAT64,
+            _ => flag::V6 | direct,
+        }
+    }
 }
 
 impl New {
@@ -75,19 +127,36 @@ impl New {
     /// Nothing is translated ([`flag::DIRECT`]): the server side is the VIP itself, which is no server's address otherwise.
     #[must_use]
     pub const fn direct(&self) -> bool {
-        self.server_ip == self.vip && self.server_port == self.vip_port
+        match self.wide {
+            Some(wide) => wide.direct,
+            None => self.server_ip == self.vip && self.server_port == self.vip_port,
+        }
+    }
+
+    /// Flags that do not change.
+    const fn flags(&self) -> u8 {
+        let udp = if self.udp { flag::UDP } else { 0 };
+        let tunnel = if self.tunnel { flag::TUNNEL } else { 0 };
+        let kind = match self.wide {
+            Some(wide) => wide.flags(),
+            None if self.direct() => flag::DIRECT,
+            None => 0,
+        };
+        udp | tunnel | kind
     }
 
     /// What the client sends.
     #[must_use]
     pub const fn client_key(&self) -> Key {
-        Key::new(self.client_ip, self.client_port, self.vip, self.vip_port, self.protocol())
+        let key = Key::new(self.client_ip, self.client_port, self.vip, self.vip_port, self.protocol());
+        Key { b: key.b | if flag::sides_v6(self.flags())[0] { IPV6 } else { 0 }, ..key }
     }
 
     /// What the server sends.
     #[must_use]
     pub const fn server_key(&self) -> Key {
-        Key::new(self.server_ip, self.server_port, self.local_ip, self.local_port, self.protocol())
+        let key = Key::new(self.server_ip, self.server_port, self.local_ip, self.local_port, self.protocol());
+        Key { b: key.b | if flag::sides_v6(self.flags())[1] { IPV6 } else { 0 }, ..key }
     }
 }
 
@@ -95,7 +164,9 @@ impl New {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
     /// No free record.
-    #[error("all {0} session records of the slot are in use: raise `sessions` or shorten the timeouts")]
+    #[error(
+        "all {0} session records of the slot are in use: raise `sessions` (of IPv6: `sessions_ipv6`) or shorten the timeouts"
+    )]
     TableFull(u32),
     /// No room for a key within the bounded search.
     #[error("no room for a key in the session index: it is loaded beyond what it was sized for")]
@@ -126,11 +197,14 @@ impl SessionTable {
         let keys = [new.client_key(), new.server_key()];
         let hashes = keys.map(|key| self.index.hash(key));
         self.prefetch_bucket(hashes[1]);
-        let known = self.find_hashed(keys[0], hashes[0]).or_else(|| self.find_hashed(keys[1], hashes[1]));
+        let known = match &new.wide {
+            None => self.find_hashed(keys[0], hashes[0]).or_else(|| self.find_hashed(keys[1], hashes[1])),
+            Some(wide) => self.find_wide(wide, keys, hashes),
+        };
         if known.is_some() || keys[0] == keys[1] {
             return Err(CreateError::Exists);
         }
-        let Fresh { record, free, fresh } = self.next_record()?;
+        let Fresh { record, free, fresh } = self.next_record(new.wide.is_some())?;
         if !self.index.distinct(hashes) {
             return Err(CreateError::IndexFull);
         }
@@ -139,11 +213,13 @@ impl SessionTable {
         let slot = &self.slot;
         let row = slot.sessions.get(record as usize).ok_or(CreateError::IndexFull)?;
         new.write(row);
+        if let Some(wide) = &new.wide {
+            wide.write(slot.line(record).ok_or(CreateError::IndexFull)?);
+        }
         self.claim_counts(new);
 
         let wheel = self.first_visit(new.now_ms, new.timeout_ms);
         let link = slot.wheel.get(wheel as usize).map_or(NONE, |head| head.load(Ordering::Relaxed));
-        let udp = if new.udp { flag::UDP } else { 0 };
         let counted = if new.server_id == NONE { 0 } else { flag::COUNTED };
         let service = if new.server_id == NONE { NONE } else { self.service_of(new.server_id) };
         let (places, tags) = ([client, server], hashes.map(tag));
@@ -165,9 +241,7 @@ impl SessionTable {
         ] {
             *count = count.wrapping_add(1);
         }
-        let direct = if new.direct() { flag::DIRECT } else { 0 };
-        let tunnel = if new.tunnel { flag::TUNNEL } else { 0 };
-        let (state, flags) = (new.state as u8, udp | counted | direct | tunnel | flag::INDEXED);
+        let (state, flags) = (new.state as u8, new.flags() | counted | flag::INDEXED);
         let plan =
             Plan::create(record, places, tags, wheel, link, free, fresh, state, flags, new.server_id, service, counts);
         if !plan.run(slot) {
@@ -186,8 +260,8 @@ impl SessionTable {
             return false;
         }
         let places = [Key::client_of(row), Key::server_of(row)].map(|key| {
-            let found = self.index.search(key, self.index.hash(key), |_, _| self.quarantined());
-            found.filter(|found| found.record == record).map_or_else(
+            let found = self.index.search(Own { key, record }, self.index.hash(key), |_, _| self.quarantined());
+            found.map_or_else(
                 || {
                     self.quarantined(); // Its record or its place is damaged; the rest of it still ends in order.
                     Place::NOWHERE
@@ -235,22 +309,31 @@ impl SessionTable {
     }
 
     /// First record of the free list, else the first never used.
-    fn next_record(&self) -> Result<Fresh, CreateError> {
-        let table = &self.slot.table;
-        let fresh = table.fresh.load(Ordering::Relaxed);
-        if let Some(record) = some(table.free.load(Ordering::Relaxed)) {
-            let row = self.slot.sessions.get(record as usize).filter(|_| record < fresh);
+    fn next_record(&self, wide: bool) -> Result<Fresh, CreateError> {
+        let (free, fresh, range) = self.slot.free_list(wide);
+        let fresh = fresh.load(Ordering::Relaxed);
+        if range.is_empty() {
+            return Err(CreateError::TableFull(0));
+        }
+        if let Some(record) = some(free.load(Ordering::Relaxed)) {
+            let row = self.slot.sessions.get(record as usize).filter(|_| (range.start..fresh).contains(&record));
             if let Some(row) = row.filter(|row| row.state.load(Ordering::Relaxed) == State::Free as u8) {
                 return Ok(Fresh { record, free: row.link.load(Ordering::Relaxed), fresh: false });
             }
             // A damaged free list is given up: better its records lost than one of them used twice.
             self.quarantined();
-            table.free.put(NONE);
+            free.put(NONE);
         }
-        if (fresh as usize) < self.slot.sessions.len() && fresh != NONE {
+        if range.contains(&fresh) {
             return Ok(Fresh { record: fresh, free: NONE, fresh: true });
         }
-        Err(CreateError::TableFull(u32::try_from(self.slot.sessions.len()).unwrap_or(NONE)))
+        Err(CreateError::TableFull(range.end - range.start))
+    }
+
+    /// The session that has one of these tuples.
+    fn find_wide(&self, wide: &Wide, keys: [Key; 2], hashes: [u64; 2]) -> Option<(u32, Direction)> {
+        let tuples = keys.into_iter().zip(wide.ends()).map(|(key, ends)| Tuple { key, ends });
+        tuples.zip(hashes).find_map(|(tuple, hash)| self.find_hashed(tuple, hash))
     }
 
     /// Present low bytes of all counters a plan names.
@@ -299,6 +382,21 @@ impl SessionTable {
             row.total.put(0);
             row.refused.put(0);
             row.id.put(new.service_id);
+        }
+    }
+}
+
+impl Wide {
+    /// Writes the line of a free record.
+    fn write(&self, line: &AddressLine) {
+        let sides = [
+            (&line.client, self.client),
+            (&line.vip, self.vip),
+            (&line.local, self.local),
+            (&line.server, self.server),
+        ];
+        for (words, ip) in sides {
+            words.iter().zip(ip).for_each(|(word, value)| word.put(value));
         }
     }
 }

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 
 use arch::{Bytes16, HashKey};
 use shm_layout::limits::{BUCKET_KEYS, NONE};
+use shm_layout::neighbours::Ip;
 use shm_layout::segment::Rows;
-use shm_layout::session::{BucketRow, SessionRow};
+use shm_layout::session::{AddressLine, BucketRow, SessionRow, flag};
 use shm_layout::slot::Slot;
 
 use super::intent::Place;
-use super::key::{Direction, Key, first_bucket, second_bucket, tag};
+use super::key::{Direction, Key, Tuple, Wanted, ends_of, first_bucket, second_bucket, tag};
 
 /// Largest number of buckets: a place is `bucket * 16 + place` in 32 bits, NONE excluded.
 const MAX_BUCKETS: usize = 1 << 28;
@@ -22,6 +23,8 @@ const MAX_BUCKETS: usize = 1 << 28;
 pub(super) struct Index {
     pub buckets: Rows<BucketRow>,
     pub sessions: Rows<SessionRow>,
+    lines: Rows<AddressLine>,
+    first_wide: u32,
     pub key: HashKey,
     /// Buckets in use.
     pub count: u32,
@@ -38,7 +41,35 @@ pub(super) struct Found {
 impl Index {
     pub fn new(slot: &Slot, key: HashKey) -> Self {
         let count = u32::try_from(slot.buckets.len().min(MAX_BUCKETS - 1)).unwrap_or(0);
-        Self { buckets: slot.buckets.clone(), sessions: slot.sessions.clone(), key, count }
+        let (buckets, sessions, lines) = (slot.buckets.clone(), slot.sessions.clone(), slot.lines.clone());
+        Self { buckets, sessions, lines, first_wide: slot.first_wide(), key, count }
+    }
+
+    /// Addresses of a side's packets of a wide record; `None`: it is none.
+    pub fn ends(&self, record: u32, side: Direction) -> Option<[Ip; 2]> {
+        let line = self.lines.get(record.checked_sub(self.first_wide)? as usize)?;
+        let flags = self.sessions.get(record as usize)?.flags.load(Ordering::Relaxed);
+        Some(ends_of(line, flags & flag::DIRECT != 0, side))
+    }
+
+    /// What both sides of a record send, addresses included. `None`: the row does not say what its line does, it is damaged.
+    pub fn tuples(&self, record: u32) -> Option<[Tuple; 2]> {
+        let row = self.sessions.get(record as usize)?;
+        let flags = row.flags.load(Ordering::Relaxed);
+        let sides = [(Key::client_of(row), Direction::Client), (Key::server_of(row), Direction::Server)];
+        if record < self.first_wide {
+            let narrow = flags & flag::V6 == 0;
+            return narrow.then(|| sides.map(|(key, _)| Tuple { key, ends: key.ends_v4() }));
+        }
+        let own = sides.map(|(key, side)| {
+            let [source, destination, protocol] = [key.b >> 16, key.b, key.b >> 32];
+            #[allow(clippy::cast_possible_truncation, reason = "a key's parts")]
+            let parts = (source as u16, destination as u16, protocol as u8);
+            let tuple = Tuple::new(self.ends(record, side)?, parts.0, parts.1, parts.2, &self.key);
+            (tuple.key == key).then_some(tuple)
+        });
+        let [Some(client), Some(server)] = own else { return None };
+        Some([client, server])
     }
 
     #[inline(always)]
@@ -91,23 +122,24 @@ impl Index {
 
     /// Is it the record's key, and whose? `None` also for a record number outside the table.
     #[inline(always)]
-    pub fn verify(&self, record: u32, key: Key) -> Option<Direction> {
+    pub fn verify(&self, record: u32, wanted: impl Wanted) -> Option<Direction> {
         let row = self.sessions.get(record as usize)?;
-        if Key::client_of(row) == key {
-            Some(Direction::Client)
-        } else if Key::server_of(row) == key {
-            Some(Direction::Server)
+        let side = if Key::client_of(row) == wanted.key() {
+            Direction::Client
+        } else if Key::server_of(row) == wanted.key() {
+            Direction::Server
         } else {
-            None
-        }
+            return None;
+        };
+        wanted.is(record, || self.ends(record, side)).then_some(side)
     }
 
     /// The record of a key. `damaged` is told of places whose record number leaves the table.
     #[inline(always)]
-    pub fn search(&self, key: Key, hash: u64, mut damaged: impl FnMut(&BucketRow, usize)) -> Option<Found> {
+    pub fn search(&self, wanted: impl Wanted, hash: u64, mut damaged: impl FnMut(&BucketRow, usize)) -> Option<Found> {
         let first = first_bucket(hash, self.count);
         let bucket = self.buckets.get(first as usize)?;
-        if let Some((record, direction, place)) = self.scan(bucket, key, tag(hash), &mut damaged) {
+        if let Some((record, direction, place)) = self.scan(bucket, wanted, tag(hash), &mut damaged) {
             return Some(Found { record, direction, place: Place { at: first << 4 | place, over: NONE } });
         }
         if bucket.overflow.load(Ordering::Relaxed) == 0 {
@@ -115,7 +147,7 @@ impl Index {
         }
         let second = second_bucket(first, hash, self.count);
         let bucket = self.buckets.get(second as usize)?;
-        let (record, direction, place) = self.scan(bucket, key, tag(hash), &mut damaged)?;
+        let (record, direction, place) = self.scan(bucket, wanted, tag(hash), &mut damaged)?;
         Some(Found { record, direction, place: Place { at: second << 4 | place, over: first } })
     }
 
@@ -123,7 +155,7 @@ impl Index {
     fn scan(
         &self,
         bucket: &BucketRow,
-        key: Key,
+        wanted: impl Wanted,
         tag: u16,
         damaged: &mut impl FnMut(&BucketRow, usize),
     ) -> Option<(u32, Direction, u32)> {
@@ -131,7 +163,7 @@ impl Index {
         while mask != 0 {
             let place = mask.trailing_zeros();
             let record = record_at(bucket, place)?;
-            if let Some(direction) = self.verify(record, key) {
+            if let Some(direction) = self.verify(record, wanted) {
                 return Some((record, direction, place));
             }
             if record as usize >= self.sessions.len() {

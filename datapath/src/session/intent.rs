@@ -262,10 +262,11 @@ impl Plan {
         let counts = self.counts();
 
         if let Some(head) = head {
+            let (free, mark, _) = slot.free_list(self.record >= slot.first_wide());
             if fresh == 0 {
-                slot.table.free.put(self.value[at::FREE]);
+                free.put(self.value[at::FREE]);
             } else {
-                slot.table.fresh.put(self.record + 1);
+                mark.put(self.record + 1);
             }
             row.link.put(self.value[at::LINK]);
             head.put(self.record);
@@ -310,7 +311,7 @@ impl Plan {
         row.state.put(0); // State::Free
         row.flags.put(0);
         row.link.put(self.value[at::FREE]);
-        slot.table.free.put(self.record);
+        slot.free_list(self.record >= slot.first_wide()).0.put(self.record);
         settle32(&slot.table.records, self.counts().records);
         Some(())
     }

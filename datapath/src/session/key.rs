@@ -1,15 +1,18 @@
 //! Keys of a session, and where their hash puts them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use arch::{Bytes16, load32, load64};
+use arch::{Bytes16, HashKey, load32, load64};
 use packet::plain::{RECEIVER_FIRST, SENDER_FIRST};
+use shm_layout::neighbours::{Ip, as_v4, ip4};
 use shm_layout::published::protocol;
-use shm_layout::session::{SessionRow, flag};
+use shm_layout::session::{AddressLine, SessionRow, flag};
 
 /// A packet's tuple in two words, host order: `a = source address << 32 | destination address`,
 /// `b = IP protocol << 32 | source port << 16 | destination port`. Each session has two: of what the client sends to the
 /// virtual address, and of what the server sends to the local address.
+///
+/// Of an IPv6 packet `a` is a keyed hash of both addresses and `b` has [`IPV6`] set: see [`Tuple`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Source and destination address.
@@ -51,13 +54,19 @@ impl Key {
         }
     }
 
+    /// The addresses of an IPv4 key.
+    #[allow(clippy::cast_possible_truncation, reason = "its halves")]
+    pub(super) const fn ends_v4(&self) -> [Ip; 2] {
+        [ip4((self.a >> 32) as u32), ip4(self.a as u32)]
+    }
+
     /// What the record's client sends.
     #[inline(always)]
     #[must_use]
     pub fn client_of(row: &SessionRow) -> Self {
         // Client and VIP, four fields in two loads: the sender lies in the low half.
         let (addresses, ports) = (load64::<0, _>(row), load32::<8, _>(row));
-        Self::of(addresses.rotate_left(32), ports.rotate_left(16), protocol_of(row))
+        Self::of(addresses.rotate_left(32), ports.rotate_left(16), row, Direction::Client)
     }
 
     /// What the record's server sends.
@@ -65,12 +74,115 @@ impl Key {
     #[must_use]
     pub fn server_of(row: &SessionRow) -> Self {
         // Local address and server.
-        Self::of(load64::<12, _>(row), load32::<20, _>(row), protocol_of(row))
+        Self::of(load64::<12, _>(row), load32::<20, _>(row), row, Direction::Server)
     }
 
     #[inline(always)]
-    const fn of(addresses: u64, ports: u32, protocol: u8) -> Self {
-        Self { a: addresses, b: (protocol as u64) << 32 | ports as u64 }
+    fn of(addresses: u64, ports: u32, row: &SessionRow, side: Direction) -> Self {
+        let flags = row.flags.load(Ordering::Relaxed); // Relaxed: the readers of other slots compare two copies.
+        let family = if flag::sides_v6(flags)[side as usize] { IPV6 } else { 0 };
+        Self { a: addresses, b: u64::from(protocol_of_flags(flags)) << 32 | u64::from(ports) | family }
+    }
+}
+
+/// In [`Key::b`]: the key is of IPv6 addresses, so that it equals none of IPv4.
+pub(super) const IPV6: u64 = 1 << 40;
+
+/// An IPv6 packet's tuple: its key, and the addresses that the key has a hash of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    /// What the index knows it by.
+    pub key: Key,
+    /// From, to.
+    pub ends: [Ip; 2],
+}
+
+impl Tuple {
+    /// Of a packet's addresses of either family, ports and IP protocol; both addresses are of one family.
+    #[must_use]
+    pub fn new(ends: [Ip; 2], source_port: u16, destination_port: u16, protocol: u8, hash: &HashKey) -> Self {
+        let key = match ends.map(as_v4) {
+            [Some(source), Some(destination)] => Key::new(source, source_port, destination, destination_port, protocol),
+            _ => {
+                let ports = Key::new(0, source_port, 0, destination_port, protocol);
+                Key { a: hash_of_ends(ends, hash), b: ports.b | IPV6 }
+            }
+        };
+        Self { key, ends }
+    }
+}
+
+/// 64 bits of both addresses, in their order.
+#[inline]
+pub(super) fn hash_of_ends([source, destination]: [Ip; 2], key: &HashKey) -> u64 {
+    let first = arch::keyed_hash(source[0], source[1], key);
+    arch::keyed_hash(destination[0] ^ first, destination[1], key)
+}
+
+/// The addresses of a side's packets, as an address line has them.
+pub(super) fn ends_of(line: &AddressLine, direct: bool, side: Direction) -> [Ip; 2] {
+    let of = |words: &[AtomicU64; 2]| [words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)];
+    match side {
+        Direction::Client => [of(&line.client), of(&line.vip)],
+        Direction::Server if direct => [of(&line.vip), of(&line.client)],
+        Direction::Server => [of(&line.server), of(&line.local)],
+    }
+}
+
+/// What a search is for: a key, and which of the records that have it.
+pub trait Wanted: Copy {
+    /// The key.
+    fn key(&self) -> Key;
+    /// From, to; `None`: the key says everything.
+    fn ends(&self) -> Option<[Ip; 2]> {
+        None
+    }
+    /// Is it this record, which has the key on a side? `ends`: that side's addresses, if it is a wide one.
+    fn is(&self, record: u32, ends: impl FnOnce() -> Option<[Ip; 2]>) -> bool;
+}
+
+/// IPv4: the key says everything.
+impl Wanted for Key {
+    #[inline(always)]
+    fn key(&self) -> Key {
+        *self
+    }
+    #[inline(always)]
+    fn is(&self, _record: u32, _ends: impl FnOnce() -> Option<[Ip; 2]>) -> bool {
+        true
+    }
+}
+
+impl Wanted for Tuple {
+    #[inline(always)]
+    fn key(&self) -> Key {
+        self.key
+    }
+    fn ends(&self) -> Option<[Ip; 2]> {
+        Some(self.ends)
+    }
+    #[inline]
+    fn is(&self, _record: u32, ends: impl FnOnce() -> Option<[Ip; 2]>) -> bool {
+        // A narrow record's key is of IPv4.
+        ends().is_none_or(|ends| ends == self.ends)
+    }
+}
+
+/// The key of a record itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own {
+    pub key: Key,
+    pub record: u32,
+}
+
+impl Wanted for Own {
+    #[inline(always)]
+    fn key(&self) -> Key {
+        self.key
+    }
+    #[inline(always)]
+    fn is(&self, record: u32, _ends: impl FnOnce() -> Option<[Ip; 2]>) -> bool {
+        self.record == record
     }
 }
 

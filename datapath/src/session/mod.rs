@@ -1,7 +1,8 @@
 //! The session table of one slot: records, index, timer wheel; one writer, no locks.
 //!
 //! - **Record** ([`SessionRow`]): one cache line with both tuples and the TCP state. In use from [`SessionTable::create`]
-//!   until the wheel lets go of it; in the index only until [`SessionTable::close`].
+//!   until the wheel lets go of it; in the index only until [`SessionTable::close`]. A wide one (IPv6) has its addresses in a
+//!   second line.
 //! - **Index** (`index`): a session is found from both sides by one keyed hash each.
 //! - **Wheel** (`wheel`): a packet only stores "last seen"; nothing is walked.
 //! - **Local ports** (`port`): free iff the reply key is not in the index, so there is nothing to leak.
@@ -40,10 +41,10 @@ use shm_layout::session::{BucketRow, SessionRow};
 use shm_layout::slot::Slot;
 
 pub use check::Recount;
-pub use create::{CreateError, New};
+pub use create::{CreateError, New, Wide};
 pub(crate) use key::translate;
-pub use key::{Direction, Key, protocol_of};
-pub use port::{Local, LocalPool, LocalRange};
+pub use key::{Direction, Key, Tuple, Wanted, protocol_of};
+pub use port::{Address, Local, LocalPool, LocalRange};
 pub use reader::{Session, SessionReader};
 #[cfg(any(test, feature = "failpoints"))]
 pub use store::failpoint;
@@ -109,8 +110,8 @@ impl SessionTable {
     /// Stage 1: hash of a packet's key.
     #[inline(always)]
     #[must_use]
-    pub fn hash(&self, key: Key) -> u64 {
-        self.index.hash(key)
+    pub fn hash(&self, wanted: impl Wanted) -> u64 {
+        self.index.hash(wanted.key())
     }
 
     /// The same of a plain packet ([`packet::plain::key`]).
@@ -148,37 +149,37 @@ impl SessionTable {
     /// Stage 3: is it the record's key, and who sends it?
     #[inline(always)]
     #[must_use]
-    pub fn verify(&self, record: u32, key: Key) -> Option<Direction> {
-        self.index.verify(record, key)
+    pub fn verify(&self, record: u32, wanted: impl Wanted) -> Option<Direction> {
+        self.index.verify(record, wanted)
     }
 
     /// Stage 3: the candidate if it is the one, else (tags alike by chance) a search among all that carry the tag.
     #[inline(always)]
     #[must_use]
-    pub fn resolve(&self, candidate: u32, key: Key, hash: u64) -> Option<(u32, Direction)> {
-        match self.index.verify(candidate, key) {
+    pub fn resolve(&self, candidate: u32, wanted: impl Wanted, hash: u64) -> Option<(u32, Direction)> {
+        match self.index.verify(candidate, wanted) {
             Some(direction) => Some((candidate, direction)),
-            None => self.search_again(key, hash),
+            None => self.search_again(wanted, hash),
         }
     }
 
     #[cold]
-    fn search_again(&self, key: Key, hash: u64) -> Option<(u32, Direction)> {
-        self.find_hashed(key, hash)
+    fn search_again(&self, wanted: impl Wanted, hash: u64) -> Option<(u32, Direction)> {
+        self.find_hashed(wanted, hash)
     }
 
     /// The session of a key and who sends it.
     #[inline]
     #[must_use]
-    pub fn find(&self, key: Key) -> Option<(u32, Direction)> {
-        self.find_hashed(key, self.hash(key))
+    pub fn find(&self, wanted: impl Wanted) -> Option<(u32, Direction)> {
+        self.find_hashed(wanted, self.hash(wanted))
     }
 
     /// As [`find`](Self::find), hash known.
     #[inline]
     #[must_use]
-    pub fn find_hashed(&self, key: Key, hash: u64) -> Option<(u32, Direction)> {
-        let found = self.index.search(key, hash, |bucket, place| self.quarantine_place(bucket, place))?;
+    pub fn find_hashed(&self, wanted: impl Wanted, hash: u64) -> Option<(u32, Direction)> {
+        let found = self.index.search(wanted, hash, |bucket, place| self.quarantine_place(bucket, place))?;
         Some((found.record, found.direction))
     }
 

@@ -5,11 +5,13 @@
 
 use std::sync::atomic::Ordering;
 
+use arch::HashKey;
 use shm_layout::failpoint::Op;
+use shm_layout::neighbours::Ip;
 use shm_layout::published::owner_slot;
 
 use super::SessionTable;
-use super::key::Key;
+use super::key::{Key, Tuple, Wanted};
 use super::store::failpoint;
 
 /// Random candidates before neighbours are tried in order.
@@ -19,11 +21,42 @@ const LINEAR_TRIES: u64 = 224;
 /// Candidates whose buckets are asked for at once.
 const GROUP: usize = 8;
 
+/// An address that packets are looked up by: IPv4 as `u32`, IPv6 as [`Ip`].
+pub trait Address: Copy {
+    /// What a packet between two of them is looked up by.
+    type Wanted: Wanted;
+    /// Of source and destination with their ports.
+    fn wanted(source: (Self, u16), destination: (Self, u16), protocol: u8, key: &HashKey) -> Self::Wanted;
+    /// Some bits of it.
+    fn salt(self) -> u64;
+}
+
+impl Address for u32 {
+    type Wanted = Key;
+    #[inline(always)]
+    fn wanted(source: (Self, u16), destination: (Self, u16), protocol: u8, _key: &HashKey) -> Key {
+        Key::new(source.0, source.1, destination.0, destination.1, protocol)
+    }
+    fn salt(self) -> u64 {
+        self.into()
+    }
+}
+
+impl Address for Ip {
+    type Wanted = Tuple;
+    fn wanted(source: (Self, u16), destination: (Self, u16), protocol: u8, key: &HashKey) -> Tuple {
+        Tuple::new([source.0, destination.0], source.1, destination.1, protocol, key)
+    }
+    fn salt(self) -> u64 {
+        self[0].rotate_left(32) ^ self[1]
+    }
+}
+
 /// Ports of a local address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalRange {
+pub struct LocalRange<A = u32> {
     /// Address.
-    pub ip: u32,
+    pub ip: A,
     /// First port.
     pub low: u16,
     /// Last port.
@@ -32,9 +65,9 @@ pub struct LocalRange {
 
 /// A local address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Local {
+pub struct Local<A = u32> {
     /// Address.
-    pub ip: u32,
+    pub ip: A,
     /// Port.
     pub port: u16,
     /// Hash of the reply key.
@@ -43,25 +76,25 @@ pub struct Local {
 
 /// The slot's part of some address's ports: `start, start + step, …`.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    ip: u32,
+struct Part<A> {
+    ip: A,
     start: u16,
     /// Candidates of all parts before this one.
     before: u64,
 }
 
 /// All candidates of one slot, numbered from 0. Made once per generation; drawing allocates nothing.
-#[derive(Clone, Debug, Default)]
-pub struct LocalPool {
-    parts: Vec<Part>,
+#[derive(Clone, Debug)]
+pub struct LocalPool<A = u32> {
+    parts: Vec<Part<A>>,
     len: u64,
     slots: u32,
 }
 
-impl LocalPool {
+impl<A: Copy> LocalPool<A> {
     /// The ports of `ranges` that belong to `slot` of `slots` ([`owner_slot`]).
     #[must_use]
-    pub fn new(ranges: &[LocalRange], slot: u32, slots: u32) -> Self {
+    pub fn new(ranges: &[LocalRange<A>], slot: u32, slots: u32) -> Self {
         let slots = slots.max(1);
         let mut pool = Self { parts: Vec::with_capacity(ranges.len()), len: 0, slots };
         for range in ranges {
@@ -88,7 +121,7 @@ impl LocalPool {
 
     /// The candidate of a number below [`len`](Self::len): address and port.
     #[must_use]
-    pub fn get(&self, number: u64) -> Option<(u32, u16)> {
+    pub fn get(&self, number: u64) -> Option<(A, u16)> {
         if number >= self.len {
             return None;
         }
@@ -101,16 +134,22 @@ impl LocalPool {
 impl SessionTable {
     /// A local address and port free for sessions with a server: 32 random candidates, then 224 in order from a random one.
     /// `None`: none of them free (`no_port`).
-    pub fn pick_port(&mut self, pool: &LocalPool, server_ip: u32, server_port: u16, protocol: u8) -> Option<Local> {
+    pub fn pick_port<A: Address>(
+        &mut self,
+        pool: &LocalPool<A>,
+        server_ip: A,
+        server_port: u16,
+        protocol: u8,
+    ) -> Option<Local<A>> {
         if pool.is_empty() {
             return None;
         }
         let _op = failpoint::enter(Op::Port);
-        let server = u64::from(server_ip) << 16 | u64::from(server_port);
+        let server = server_ip.salt() << 16 | u64::from(server_port);
         let reply = |number: u64| {
             let (ip, port) = pool.get(number)?;
-            let key = Key::new(server_ip, server_port, ip, port, protocol);
-            Some((key, Local { ip, port, hash: self.index.hash(key) }))
+            let wanted = A::wanted((server_ip, server_port), (ip, port), protocol, &self.index.key);
+            Some((wanted, Local { ip, port, hash: self.index.hash(wanted.key()) }))
         };
         // The first candidate is nearly always free: it goes alone.
         let (key, local) = reply(self.draw(server, pool.len))?;

@@ -5,39 +5,40 @@
 //! order.)
 
 use arch::HashKey;
-use shm_layout::session::{SessionRow, State, flag};
+use shm_layout::neighbours::{Ip, ip4};
+use shm_layout::session::{AddressLine, SessionRow, State, flag};
 use shm_layout::slot::Slot;
-use shm_layout::sync::{Ordering, fence};
+use shm_layout::sync::{AtomicU32, Ordering, fence};
 
 use super::index::Index;
-use super::key::{Direction, Key, protocol_of_flags};
+use super::key::{Direction, Key, Wanted, ends_of, protocol_of_flags};
 
 /// Copies of a record made at most.
 const COPIES: usize = 4;
 /// Searches for a key: a key on its way between its two buckets may be missed once.
 const SEARCHES: usize = 2;
 
-/// A session as it was at some instant. Units as in [`SessionRow`].
+/// A session as it was at some instant. Addresses of either family; else units as in [`SessionRow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     /// Client's address.
-    pub client_ip: u32,
+    pub client_ip: Ip,
     /// Client's port.
     pub client_port: u16,
     /// Virtual address.
-    pub vip: u32,
+    pub vip: Ip,
     /// Virtual port.
     pub vip_port: u16,
     /// Local address.
-    pub local_ip: u32,
+    pub local_ip: Ip,
     /// Local port.
     pub local_port: u16,
     /// Real server's address.
-    pub server_ip: u32,
+    pub server_ip: Ip,
     /// Real server's port.
     pub server_port: u16,
     /// Whom the client's packets are sent to: `server_ip`, but where that is the VIP ([`flag::DIRECT`]).
-    pub real_ip: u32,
+    pub real_ip: Ip,
     /// IP protocol.
     pub protocol: u8,
     /// State.
@@ -48,23 +49,37 @@ pub struct Session {
     pub last_seen: u32,
     /// Real server id.
     pub server_id: u32,
+    /// What its client sends, what its server sends.
+    keys: [Key; 2],
 }
 
 impl Session {
-    fn copy(row: &SessionRow) -> Option<Self> {
+    fn copy(row: &SessionRow, line: Option<&AddressLine>) -> Option<Self> {
         // Acquire: flags that say "in the index" come with the tuples that were put in.
         let flags = row.flags.load(Ordering::Acquire);
         let r = Ordering::Relaxed; // Relaxed: the copies are compared, with a fence between.
-        let real_ip = if flags & flag::DIRECT == 0 { &row.server_ip } else { &row.isn_shift };
+        let direct = flags & flag::DIRECT != 0;
+        let word = |word: &AtomicU32| ip4(word.load(r));
+        let (client, server, real_ip) = match line {
+            None => {
+                let real = if direct { &row.isn_shift } else { &row.server_ip };
+                ([word(&row.client_ip), word(&row.vip)], [word(&row.server_ip), word(&row.local_ip)], word(real))
+            }
+            Some(line) => {
+                let [client, server] = [Direction::Client, Direction::Server].map(|side| ends_of(line, direct, side));
+                (client, server, line.server.each_ref().map(|word| word.load(r)))
+            }
+        };
         Some(Self {
-            real_ip: real_ip.load(r),
-            client_ip: row.client_ip.load(r),
+            real_ip,
+            client_ip: client[0],
             client_port: row.client_port.load(r),
-            vip: row.vip.load(r),
+            vip: client[1],
             vip_port: row.vip_port.load(r),
-            local_ip: row.local_ip.load(r),
+            local_ip: server[1],
             local_port: row.local_port.load(r),
-            server_ip: row.server_ip.load(r),
+            server_ip: server[0],
+            keys: [Key::client_of(row), Key::server_of(row)],
             server_port: row.server_port.load(r),
             protocol: protocol_of_flags(flags),
             state: State::of(row.state.load(r)).filter(|state| *state != State::Free)?,
@@ -83,17 +98,20 @@ impl Session {
     /// What its client sends, what its server sends.
     #[must_use]
     pub const fn keys(&self) -> [Key; 2] {
-        [
-            Key::new(self.client_ip, self.client_port, self.vip, self.vip_port, self.protocol),
-            Key::new(self.server_ip, self.server_port, self.local_ip, self.local_port, self.protocol),
-        ]
+        self.keys
     }
 
-    /// Who sends packets of this key.
+    /// From, to, of what its client sends, of what its server sends.
+    const fn ends(&self) -> [[Ip; 2]; 2] {
+        [[self.client_ip, self.vip], [self.server_ip, self.local_ip]]
+    }
+
+    /// Who sends such packets.
     #[must_use]
-    pub fn side(&self, key: Key) -> Option<Direction> {
-        let [client, server] = self.keys();
-        if key == client { Some(Direction::Client) } else { (key == server).then_some(Direction::Server) }
+    pub fn side(&self, wanted: impl Wanted) -> Option<Direction> {
+        let sides = [Direction::Client, Direction::Server].into_iter().zip(self.keys).zip(self.ends());
+        let is = |key, ends| key == wanted.key() && wanted.ends().is_none_or(|wanted| wanted == ends);
+        sides.into_iter().find_map(|((side, key), ends)| is(key, ends).then_some(side))
     }
 }
 
@@ -120,13 +138,13 @@ impl SessionReader {
 
     /// The session of a key and who sends it.
     #[must_use]
-    pub fn find(&self, key: Key) -> Option<(u32, Direction, Session)> {
-        let hash = self.index.hash(key);
+    pub fn find(&self, wanted: impl Wanted) -> Option<(u32, Direction, Session)> {
+        let hash = self.index.hash(wanted.key());
         (0..SEARCHES).find_map(|_| {
             fence(Ordering::Acquire); // Pairs with the owner's Release stores: a second search reads anew.
-            let found = self.index.search(key, hash, |_, _| ())?;
+            let found = self.index.search(wanted, hash, |_, _| ())?;
             let session = self.get(found.record)?;
-            session.side(key).map(|direction| (found.record, direction, session))
+            session.side(wanted).map(|direction| (found.record, direction, session))
         })
     }
 
@@ -134,10 +152,11 @@ impl SessionReader {
     #[must_use]
     pub fn get(&self, record: u32) -> Option<Session> {
         let row = self.slot.sessions.get(record as usize)?;
-        let mut seen = Session::copy(row);
+        let line = self.slot.line(record);
+        let mut seen = Session::copy(row, line);
         for _ in 1..COPIES {
             fence(Ordering::Acquire); // Pairs with the owner's Release stores.
-            let again = Session::copy(row);
+            let again = Session::copy(row, line);
             match (seen, again) {
                 (Some(a), Some(b)) if a.settled() == b.settled() => return Some(b).filter(Self::indexed),
                 (None, None) => return None,
@@ -154,15 +173,13 @@ impl SessionReader {
 
     /// All sessions, each record once; sessions that begin or end meanwhile may or may not be among them.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Session)> + '_ {
-        let fresh = self.slot.table.fresh.load(Ordering::Relaxed) as usize; // Relaxed: a bound, checked below.
-        let end = u32::try_from(fresh.min(self.slot.sessions.len())).unwrap_or(0);
-        (0..end).filter_map(|record| Some((record, self.get(record)?)))
+        self.slot.used().into_iter().flatten().filter_map(|record| Some((record, self.get(record)?)))
     }
 }
 
 impl Session {
     /// What may not change between two copies: all but what each packet stores.
-    const fn settled(&self) -> ([Key; 2], u8, u32) {
-        (self.keys(), self.flags & flag::INDEXED, self.server_id)
+    const fn settled(&self) -> ([Key; 2], [[Ip; 2]; 2], Ip, u8, u32) {
+        (self.keys, self.ends(), self.real_ip, self.flags & flag::INDEXED, self.server_id)
     }
 }

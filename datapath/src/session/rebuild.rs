@@ -20,18 +20,22 @@ impl SessionTable {
         self.slot.table.rebuilding.put(1);
         self.slot.intent.op.put(op::NONE);
         self.clear();
-        let table = &self.slot.table;
-        let used = table.fresh.load(Ordering::Relaxed).min(u32::try_from(self.slot.sessions.len()).unwrap_or(NONE));
-        table.fresh.put(used); // Relaxed above and below: own data.
         let mut kept = 0;
-        for record in 0..used {
-            if self.enter(record) {
-                kept += 1;
-            } else if let Some(row) = self.slot.sessions.get(record as usize) {
-                row.state.put(State::Free as u8);
-                row.flags.put(0);
-                row.link.put(self.slot.table.free.load(Ordering::Relaxed));
-                self.slot.table.free.put(record);
+        for (wide, used) in [false, true].into_iter().zip(self.slot.used()) {
+            if used.is_empty() && wide {
+                break; // There may be none at all.
+            }
+            self.slot.free_list(wide).1.put(used.end); // Relaxed here and below: own data.
+            for record in used {
+                if self.enter(record) {
+                    kept += 1;
+                } else if let Some(row) = self.slot.sessions.get(record as usize) {
+                    let (free, ..) = self.slot.free_list(wide);
+                    row.state.put(State::Free as u8);
+                    row.flags.put(0);
+                    row.link.put(free.load(Ordering::Relaxed));
+                    free.put(record);
+                }
             }
         }
         let table = &self.slot.table;
@@ -53,13 +57,15 @@ impl SessionTable {
         slot.servers.iter().for_each(|row| row.active.put(0));
         slot.services.iter().for_each(|row| row.active.put(0));
         slot.table.free.put(NONE);
+        slot.wide.iter().for_each(|head| head.free.put(NONE));
     }
 
     /// Enters a record's session into index, wheel and counts. `false`: it is none.
     fn enter(&mut self, record: u32) -> bool {
         let Some((keys, server)) = self.slot.sessions.get(record as usize).and_then(session_of) else { return false };
         let hashes = keys.map(|key| self.index.hash(key));
-        let known = keys.iter().zip(hashes).any(|(key, hash)| self.find_hashed(*key, hash).is_some());
+        let Some(tuples) = self.index.tuples(record) else { return false };
+        let known = tuples.iter().zip(hashes).any(|(tuple, hash)| self.find_hashed(*tuple, hash).is_some());
         if known || keys[0] == keys[1] || !self.index.distinct(hashes) {
             return false;
         }

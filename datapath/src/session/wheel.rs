@@ -227,7 +227,8 @@ impl SessionTable {
         let table = &self.slot.table;
         let records = table.records.load(Ordering::Relaxed).to_le_bytes()[0].wrapping_sub(1);
         let counts = Counts { records, ..Counts::default() };
-        Plan::free(record, bucket, next, table.free.load(Ordering::Relaxed), counts).run(&self.slot);
+        let (free, ..) = self.slot.free_list(record >= self.slot.first_wide());
+        Plan::free(record, bucket, next, free.load(Ordering::Relaxed), counts).run(&self.slot);
         indexed
     }
 
@@ -257,7 +258,7 @@ impl SessionTable {
     pub fn sweep(
         &mut self,
         budget: usize,
-        mut matches: impl FnMut(&SessionRow) -> bool,
+        mut matches: impl FnMut(u32, &SessionRow) -> bool,
         mut on_match: impl FnMut(u32, &SessionRow),
     ) -> Swept {
         let _op = failpoint::enter(Op::Sweep);
@@ -265,18 +266,22 @@ impl SessionTable {
         let Some(mut record) = some(self.slot.table.sweep.load(Ordering::Relaxed)) else {
             return Swept { done: true, ..swept };
         };
-        let end = self.slot.table.fresh.load(Ordering::Relaxed);
-        while swept.visited < budget && record < end {
+        let [narrow, wide] = self.slot.used();
+        while swept.visited < budget && record < wide.end {
+            if !narrow.contains(&record) && record < wide.start {
+                record = wide.start; // Over those never used.
+                continue;
+            }
             let Some(row) = self.slot.sessions.get(record as usize) else { break };
             self.index.prefetch_session(record.wrapping_add(8));
             swept.visited += 1;
-            if row.flags.load(Ordering::Relaxed) & flag::INDEXED != 0 && matches(row) {
+            if row.flags.load(Ordering::Relaxed) & flag::INDEXED != 0 && matches(record, row) {
                 on_match(record, row);
                 swept.closed += usize::from(self.close(record));
             }
             record += 1;
         }
-        swept.done = record >= end || record as usize >= self.slot.sessions.len();
+        swept.done = record >= wide.end || record >= narrow.end && wide.is_empty();
         self.slot.table.sweep.put(if swept.done { NONE } else { record });
         swept
     }

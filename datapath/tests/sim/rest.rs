@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use datapath::check;
 use datapath::session::{Key, SessionReader, failpoint};
+use shm_layout::neighbours::ip4;
 use shm_layout::session::State;
 
 use crate::life::Life;
@@ -106,8 +107,8 @@ impl Life {
             let key = Key::new(flow.client.0, flow.client.1, VIP, flow.port(), flow.protocol());
             let found: Vec<_> = readers.iter().filter_map(|reader| reader.find(key)).collect();
             let right = found.len() == 1
-                && (found[0].2.server_ip, found[0].2.server_port) == path.server
-                && (found[0].2.local_ip, found[0].2.local_port) == path.local
+                && (found[0].2.server_ip, found[0].2.server_port) == (ip4(path.server.0), path.server.1)
+                && (found[0].2.local_ip, found[0].2.local_port) == (ip4(path.local.0), path.local.1)
                 && matches!(found[0].2.state, State::Established | State::Udp);
             if !right {
                 return Err(format!("a living flow has the sessions {found:?}: {flow:?}"));

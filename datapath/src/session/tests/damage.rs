@@ -73,7 +73,7 @@ fn any_words_at_all_do_no_worse_than_lose_sessions() {
             if step == 200 {
                 table.sweep_start();
             }
-            table.sweep(3, |_| true, |_, _| ());
+            table.sweep(3, |_, _| true, |_, _| ());
         }
         let reader = SessionReader::new(table.slot().clone(), *table.hash_key());
         assert!(reader.iter().count() <= 60);
@@ -137,7 +137,7 @@ fn flipped_bits_end_in_quarantine_and_a_rebuild_heals() {
                 }
                 now += u64::from(random.below(400));
                 table.expire(now, 64, |_| 5_000, |_, _| ());
-                table.sweep(8, |_| true, |_, _| ());
+                table.sweep(8, |_, _| true, |_, _| ());
             }
             if random.below(4) == 0 {
                 table.sweep_start();

@@ -72,6 +72,7 @@ pub fn new(i: u32, now_ms: u64) -> New {
         ack: [i + 2, i + 3],
         now_ms,
         timeout_ms: 60_000,
+        wide: None,
     }
 }
 

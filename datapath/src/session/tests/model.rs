@@ -101,7 +101,7 @@ proptest! {
                     if !table.sweeping() {
                         table.sweep_start();
                     }
-                    let of = |row: &shm_layout::session::SessionRow| row.server_id.load(std::sync::atomic::Ordering::Relaxed) == server;
+                    let of = |_: u32, row: &shm_layout::session::SessionRow| row.server_id.load(std::sync::atomic::Ordering::Relaxed) == server;
                     let mut gone = Vec::new();
                     let swept = table.sweep(budget, of, |record, _| gone.push(record));
                     prop_assert!(swept.visited <= budget);

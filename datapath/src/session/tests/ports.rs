@@ -27,7 +27,7 @@ fn a_pool_holds_the_slots_ports_and_no_others() {
         }
     }
     let one = LocalPool::new(&[LocalRange { ip: 1, low: 10, high: 10 }], 0, 64);
-    assert!(one.is_empty() && LocalPool::new(&[], 0, 1).is_empty());
+    assert!(one.is_empty() && LocalPool::<u32>::new(&[], 0, 1).is_empty());
 }
 
 #[test]

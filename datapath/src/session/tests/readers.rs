@@ -25,7 +25,7 @@ fn a_reader_sees_what_is_there() {
             assert_eq!((side, table.find(made.client_key())), (Direction::Client, Some((record, Direction::Client))));
             assert_eq!(
                 (session.server_ip, session.local_port, session.state),
-                (made.server_ip, made.local_port, made.state)
+                (shm_layout::neighbours::ip4(made.server_ip), made.local_port, made.state)
             );
             assert_eq!((session.idle_ms(7_500), session.protocol), (2_500, made.protocol()));
             assert_eq!(reader.find(made.server_key()).map(|(r, side, _)| (r, side)), Some((record, Direction::Server)));

@@ -143,7 +143,7 @@ fn sweeps_go_on_where_they_stopped_also_after_a_kill() {
         table.create(&new(i, 1_000)).unwrap();
     }
     table.sweep_start();
-    let third = |row: &shm_layout::session::SessionRow| row.server_id.load(Ordering::Relaxed) == 3;
+    let third = |_: u32, row: &shm_layout::session::SessionRow| row.server_id.load(Ordering::Relaxed) == 3;
     let mut seen = 0;
     for call in 1.. {
         let swept = table.sweep(64, third, |_, _| seen += 1);
