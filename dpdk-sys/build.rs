@@ -118,6 +118,7 @@ const FUNCTIONS: [&str; 35] = [
     "rte_eth_macaddr_get",
     "rte_eth_stats_get",
     "rte_eth_promiscuous_enable",
+    "rte_eth_allmulticast_enable",
     "rte_eth_dev_rx_queue_stop",
     "rte_eth_dev_rx_queue_start",
     "rte_eth_dev_tx_queue_stop",

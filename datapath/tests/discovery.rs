@@ -6,6 +6,7 @@ mod world;
 use packet::ipv6::Ip6;
 use packet::{Mac, nd};
 use shm_layout::counters::{DropReason, Flow};
+use shm_layout::limits::RING_FRAME_MAX;
 use shm_layout::neighbours::ip4;
 use shm_layout::publish::PortPlan;
 use shm_layout::published::{port_flag, protocol};
@@ -38,7 +39,7 @@ fn world_with(flags: u32, vlan: u16, v6: bool) -> World {
 
 /// What is said to control, of slot `slot`.
 fn told(world: &World, slot: usize) -> Vec<Vec<u8>> {
-    let mut buffer = [0; 4096];
+    let mut buffer = [0; RING_FRAME_MAX];
     let ring = &world.shared.slots[slot].to_control;
     std::iter::from_fn(|| ring.pop(&mut buffer).map(|(kind, _, len)| (kind, buffer[..len].to_vec())))
         .filter(|(kind, _)| *kind == RecordKind::Learn)
