@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "test data")]
 
+pub mod v6;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
@@ -139,8 +141,15 @@ impl World {
         let slots: u32 = ports.iter().map(|p| p.slots).sum();
         let published = Published::anonymous(PublishedGeometry { services: 8, servers: 64 }).unwrap();
         let neighbours = Neighbours::anonymous(4096).unwrap();
-        let geometry =
-            |slot| SlotGeometry { slot, slots, sessions, wide_sessions: 0, servers: 64, services: 8, extensions: 0 };
+        let geometry = |slot| SlotGeometry {
+            slot,
+            slots,
+            sessions,
+            wide_sessions: sessions / 4,
+            servers: 64,
+            services: 8,
+            extensions: 0,
+        };
         let tables: Vec<Slot> = (0..slots).map(|slot| Slot::anonymous(geometry(slot), false).unwrap()).collect();
         let slot_plans: Vec<_> = (0_u32..)
             .zip(&ports)

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::super::{SessionTable, failpoint};
+use super::wide::new_wide;
 use super::{new, secrets, slot, table};
 
 /// Runs `operation` on fresh tables made by `prepare`, killed after its n-th store for every n, then recovered by a new
@@ -62,7 +63,7 @@ fn state(table: &SessionTable) -> Vec<u64> {
     state.extend([wide(&slot.table.created), wide(&slot.table.ended)]);
     state.extend(slot.servers.iter().flat_map(|row| [low(&row.active), wide(&row.total), low(&row.tag)]));
     state.extend(slot.services.iter().flat_map(|row| [low(&row.active), wide(&row.total), low(&row.id)]));
-    let mut sessions: Vec<u64> = (0..count.used)
+    let mut sessions: Vec<u64> = (0..u32::try_from(slot.sessions.len()).unwrap())
         .filter_map(|record| table.row(record))
         .filter(|row| row.state.load(Ordering::Relaxed) != 0)
         .map(|row| u64::from(row.flags.load(Ordering::Relaxed)) << 32 | low(&row.isn_shift))
@@ -85,6 +86,46 @@ fn some_sessions(count: u32) -> SessionTable {
         table.create(&new(i, 1_000)).unwrap();
     }
     table
+}
+
+/// As many of both kinds.
+fn some_of_both(count: u32) -> SessionTable {
+    let mut table = super::wide::table_of(64, 64);
+    for i in 0..count {
+        table.create(&new(i, 1_000)).unwrap();
+        let made = new_wide(i, 1_000, &table);
+        table.create(&made).unwrap();
+    }
+    table
+}
+
+#[test]
+fn wide_records() {
+    let create = |t: &mut SessionTable| {
+        let made = new_wide(40, 11_000, t);
+        _ = t.create(&made);
+    };
+    let (stores, kills) = kill_everywhere(|| some_of_both(20), create, state);
+    println!("create: {stores} stores, {kills} kills");
+    let used = || {
+        let mut table = some_of_both(20);
+        [3, 64, 67, 70].iter().for_each(|record| assert!(table.close(*record)));
+        table.expire(10_000, 200, |_| 60_000, |_, _| ());
+        assert_eq!(table.check().unwrap().free, 4);
+        table
+    };
+    kill_everywhere(used, create, state);
+    kill_everywhere(|| some_of_both(20), |t| assert!(t.close(70)), state);
+    let freed = |t: &mut SessionTable| {
+        t.expire(100_000, 100, |_| 60_000, |_, _| ());
+    };
+    let laws = |t: &SessionTable| {
+        t.check().unwrap();
+        vec![]
+    };
+    kill_everywhere(|| some_of_both(3), freed, laws);
+    let rebuilt = |t: &mut SessionTable| assert_eq!(t.rebuild(), 12);
+    kill_everywhere(|| some_of_both(6), rebuilt, without_waiting);
 }
 
 #[test]

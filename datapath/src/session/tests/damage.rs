@@ -92,6 +92,8 @@ fn live_words(slot: &Slot) -> Vec<&AtomicU64> {
     let all: &'static [AtomicU64] = Box::leak(Box::new(map.rows::<AtomicU64>(0, map.bytes() / 8).unwrap()));
     let parts = [
         words(all, &slot.sessions),
+        words(all, &slot.lines),
+        words(all, &slot.wide),
         words(all, &slot.buckets),
         words(all, &slot.wheel),
         words(all, &slot.servers),
@@ -110,9 +112,11 @@ fn flipped_bits_end_in_quarantine_and_a_rebuild_heals() {
     let mut random = Random(SEED);
     let (mut flips, mut kept, mut quarantined) = (0, 0, 0);
     for round in 0..200 {
-        let mut table = table(SESSIONS);
+        let mut table = super::wide::table_of(SESSIONS, SESSIONS / 4);
         for i in 0..300 {
             table.create(&new(i, 1_000)).unwrap();
+            let made = super::wide::new_wide(i, 1_000, &table);
+            let _ = table.create(&made);
         }
         let slot = table.slot().clone();
         let words = live_words(&slot);

@@ -8,6 +8,7 @@ mod ports;
 mod readers;
 mod rebuild;
 mod wheel;
+mod wide;
 
 use shm_layout::secrets::{self, Secrets};
 use shm_layout::session::State;
