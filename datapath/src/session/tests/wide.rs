@@ -21,6 +21,11 @@ const fn v6(last: u64) -> Ip {
     [0xfd00_0000_0000_0000, last]
 }
 
+/// IPv4 local address of [`new_wide`]'s NAT64 sessions.
+fn nat64_local(i: u32) -> u32 {
+    new(i, 0).local_ip ^ 0x100
+}
+
 /// The `i`-th of many different sessions: IPv6, every third NAT64, every seventh direct.
 pub(super) fn new_wide(i: u32, now_ms: u64, table: &SessionTable) -> New {
     let narrow = new(i, now_ms);
@@ -29,7 +34,7 @@ pub(super) fn new_wide(i: u32, now_ms: u64, table: &SessionTable) -> New {
     let wide = match i % 21 {
         n if n % 7 == 0 => Wide { client, vip, local: client, server: v6(u64::from(narrow.server_ip)), direct: true },
         n if n % 3 == 0 => {
-            Wide { client, vip, local: ip4(narrow.local_ip), server: ip4(narrow.server_ip), direct: false }
+            Wide { client, vip, local: ip4(nat64_local(i)), server: ip4(narrow.server_ip), direct: false }
         }
         _ => Wide { client, vip, local: v6(0x80), server: v6(u64::from(narrow.server_ip)), direct: false },
     };
@@ -90,11 +95,11 @@ fn a_nat64_reply_has_an_ipv4_key() {
     let mut table = table_of(60, WIDE);
     let made = new_wide(3, 0, &table);
     let record = table.create(&made).unwrap();
-    let narrow = new(3, 0);
+    let narrow = New { local_ip: nat64_local(3), ..new(3, 0) };
     let key = Key::new(narrow.server_ip, narrow.server_port, narrow.local_ip, narrow.local_port, narrow.protocol());
     assert_eq!(table.find(key), Some((record, Direction::Server)));
     assert_eq!(table.row(record).unwrap().flags.load(Relaxed) & (flag::V6 | flag::TUNNEL | flag::DIRECT), flag::NAT64);
-    assert_eq!(table.create(&new(3, 0)), Err(CreateError::Exists), "one reply key, one session");
+    assert_eq!(table.create(&narrow), Err(CreateError::Exists), "one reply key, one session");
     // A local port in use by either kind is not drawn by the other.
     let pool =
         LocalPool::new(&[LocalRange { ip: narrow.local_ip, low: narrow.local_port, high: narrow.local_port }], 0, 1);
