@@ -93,7 +93,7 @@ const CALLED: [&str; 5] = ["eal", "ethdev", "mbuf", "mempool", "ring"];
 /// What the drivers need of the system.
 const SYSTEM: [&str; 10] = ["bsd", "numa", "pcap", "xdp", "bpf", "ibverbs", "mlx4", "mlx5", "z", "m"];
 
-const FUNCTIONS: [&str; 35] = [
+const FUNCTIONS: [&str; 36] = [
     "rte_eal_init",
     "rte_eal_cleanup",
     "rte_service_finalize",
