@@ -93,7 +93,7 @@ const CALLED: [&str; 5] = ["eal", "ethdev", "mbuf", "mempool", "ring"];
 /// What the drivers need of the system.
 const SYSTEM: [&str; 10] = ["bsd", "numa", "pcap", "xdp", "bpf", "ibverbs", "mlx4", "mlx5", "z", "m"];
 
-const FUNCTIONS: [&str; 35] = [
+const FUNCTIONS: [&str; 36] = [
     "rte_eal_init",
     "rte_eal_cleanup",
     "rte_service_finalize",
@@ -118,6 +118,7 @@ const FUNCTIONS: [&str; 35] = [
     "rte_eth_macaddr_get",
     "rte_eth_stats_get",
     "rte_eth_promiscuous_enable",
+    "rte_eth_allmulticast_enable",
     "rte_eth_dev_rx_queue_stop",
     "rte_eth_dev_rx_queue_start",
     "rte_eth_dev_tx_queue_stop",

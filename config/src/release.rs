@@ -1,7 +1,5 @@
 //! What INTERFACE names and this version does not do yet: refused honestly, never ignored. Later work deletes lines here.
 
-use std::net::IpAddr;
-
 use crate::codes;
 use crate::diag::Diagnostic;
 use crate::model::{Config, Service};
@@ -9,7 +7,6 @@ use crate::values::{ClientAddress, HealthKind, Tunnel};
 
 const CHECKS: &[HealthKind] = &[HealthKind::Tcp, HealthKind::Http, HealthKind::None];
 const CLIENT_ADDRESS: &[ClientAddress] = &[ClientAddress::None];
-const IPV6: bool = false;
 const SYN_PROXY: bool = false;
 const PIPELINE: bool = false;
 
@@ -25,14 +22,6 @@ pub(crate) fn not_yet(config: &Config) -> Vec<Diagnostic> {
     }
     for (i, s) in config.services.iter().enumerate() {
         service(i, s, &mut say);
-    }
-    if !IPV6 {
-        let mut say6 = |address: IpAddr, path: &dyn Fn() -> String| {
-            if address.is_ipv6() {
-                say(path(), format!("IPv6 address {address}"), "use IPv4".into());
-            }
-        };
-        addresses(config, &mut say6);
     }
     found
 }
@@ -53,29 +42,5 @@ fn service(i: usize, s: &Service, say: &mut impl FnMut(String, String, String)) 
     }
     if !SYN_PROXY && s.syn_proxy {
         say(path("syn_proxy"), "syn_proxy".into(), "write syn_proxy = false".into());
-    }
-}
-
-/// Every address with what makes its key (made only when it is needed: there may be 100,000).
-fn addresses(config: &Config, see: &mut impl FnMut(IpAddr, &dyn Fn() -> String)) {
-    for (i, port) in config.ports.iter().enumerate() {
-        for (k, own) in port.addresses.iter().enumerate() {
-            see(own.address, &|| format!("port[{i}].addresses[{k}]"));
-        }
-        for (k, gateway) in port.gateways.iter().enumerate() {
-            see(*gateway, &|| format!("port[{i}].gateways[{k}]"));
-        }
-    }
-    if let Some(source) = config.healthcheck.source {
-        see(source, &|| "healthcheck.source".to_owned());
-    }
-    for (i, laddr) in config.laddrs.iter().enumerate() {
-        see(laddr.address.address, &|| format!("laddr[{i}].address"));
-    }
-    for (i, service) in config.services.iter().enumerate() {
-        see(service.vip.ip(), &|| format!("service[{i}].vip"));
-        for (n, rs) in service.rs.iter().enumerate() {
-            see(rs.address.ip(), &|| format!("service[{i}].rs[{n}].address"));
-        }
     }
 }

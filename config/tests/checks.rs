@@ -337,11 +337,6 @@ fn what_is_not_built_yet_is_refused_honestly() {
     not_yet("client_address = \"none\"", "client_address = \"toa\"", "service[0].client_address");
     not_yet("syn_proxy = false", "syn_proxy = true", "service[0].syn_proxy");
     not_yet("io_cpus = []", "io_cpus = [3]", "primary.io_cpus");
-    not_yet("\"10.0.0.2/24\"", "\"10.0.0.2/24\", \"fd00::2/64\"", "port[0].addresses[1]");
-    not_yet("10.1.0.128/30", "fd00::/126", "laddr[1].address");
-    not_yet("source = \"\"", "source = \"fd00::9\"", "healthcheck.source");
-    // A NAT64 service misses the IPv6 VIP only.
-    not_yet("10.0.0.100:80", "[fd00::100]:80", "service[0].vip");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed; // One writer.
 use packet::arp::{self, Operation};
 use packet::build::{self, Link};
 use packet::tunnel;
-use packet::{Mac, ParseError, Parsed, V4, ethernet, icmp, quote};
+use packet::{Mac, ParseError, Parsed, V4, ethernet, icmp, nd, quote};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::neighbours::{Ip, as_v4, ip4};
 use shm_layout::published::Generation;
@@ -13,6 +13,7 @@ use shm_layout::ring::RecordKind;
 use shm_layout::session::{AddressLine, SessionRow, State, flag};
 
 use crate::burst::Flight;
+use crate::discovery::OWN_FRAME_V6;
 use crate::family::Packet;
 use crate::io::Io;
 use crate::kernel::Class;
@@ -43,10 +44,12 @@ impl SlotRunner {
                 return self.arp(io, place, link.l3, origin);
             }
             Ok(Parsed::Arp(_)) if to == Some(Mac::BROADCAST) => DropReason::UnexpectedVlan,
+            Ok(Parsed::V6(packet)) if (ours || self.group_v6(to)) && (passed || packet.head.vlan == vlan) => {
+                return self.other_v6(io, place, &packet, origin);
+            }
             _ if !ours => DropReason::NotOurMac,
             Ok(Parsed::Icmp(packet)) if passed || packet.vlan == vlan => return self.icmp(io, place, &packet, origin),
-            Ok(Parsed::Arp(_) | Parsed::Icmp(_) | Parsed::L4(_)) => DropReason::UnexpectedVlan,
-            Ok(Parsed::V6(_)) => DropReason::Ipv6,
+            Ok(Parsed::Arp(_) | Parsed::Icmp(_) | Parsed::L4(_) | Parsed::V6(_)) => DropReason::UnexpectedVlan,
             Ok(Parsed::OtherL4(packet)) => {
                 return self.for_kernel_or(io, place, &packet, origin, DropReason::UnknownProtocol);
             }
@@ -71,7 +74,7 @@ impl SlotRunner {
             // Perhaps the answer to a question of the kernel's.
             return self.for_kernel(io, place, Class::Arp, origin);
         }
-        if !self.answers_for(message.target_ip) {
+        if !self.answers_for(ip4(message.target_ip)) {
             return self.refuse(io, place, DropReason::BadArp);
         }
         let mac = self.port.mac;
@@ -82,18 +85,18 @@ impl SlotRunner {
     }
 
     /// Is it an address this port speaks for: its own, a VIP, a local address on it?
-    fn answers_for(&self, address: u32) -> bool {
-        let ip = ip4(address);
+    pub(crate) fn answers_for(&self, ip: Ip) -> bool {
         let published = &self.shared.published;
         let own = published
             .ports
             .get(usize::from(self.port.number))
             .is_some_and(|port| port.addresses.iter().any(|row| row.get().is_some_and(|(a, _)| a == ip)));
         let port = u32::from(self.port.number);
-        own || self.generation.is_some_and(|generation| {
-            published.is_vip(generation, ip)
-                || published.find_local(generation, ip).is_some_and(|row| row.port.load(Relaxed) == port)
-        })
+        own || self.is_link_local_of_port(ip)
+            || self.generation.is_some_and(|generation| {
+                published.is_vip(generation, ip)
+                    || published.find_local(generation, ip).is_some_and(|row| row.port.load(Relaxed) == port)
+            })
     }
 
     /// Answers echo requests to addresses of ours, passes errors about what we forwarded on.
@@ -104,7 +107,7 @@ impl SlotRunner {
         if !icmp::is_echo_request(packet) {
             return self.for_kernel_or(io, place, packet, origin, DropReason::BadIcmp);
         }
-        if !self.answers_for(packet.dst) {
+        if !self.answers_for(ip4(packet.dst)) {
             return self.refuse(io, place, DropReason::NotForUs);
         }
         if !self.answerable(io, place, packet) {
@@ -122,14 +125,18 @@ impl SlotRunner {
 
     /// Is there one station to answer to, on this slot's port? (Not a group, not ourselves: no reflection.)
     pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &impl Packet) -> bool {
-        let Some(frame) = io.frame(place) else { return false };
-        let from = ethernet::src(frame);
-        ethernet::dst(frame) == Some(self.port.mac)
-            && from.is_some_and(|mac| mac.is_unicast() && mac != self.port.mac)
+        self.from_one_station(io, place)
             && self.generation.is_some_and(|generation| !self.bad_source(packet, generation))
     }
 
-    fn send_back<I: Io>(&mut self, io: &mut I, place: usize) {
+    /// From one station that is not we, to us.
+    pub(crate) fn from_one_station<I: Io>(&self, io: &mut I, place: usize) -> bool {
+        let Some(frame) = io.frame(place) else { return false };
+        let from = ethernet::src(frame);
+        ethernet::dst(frame) == Some(self.port.mac) && from.is_some_and(|mac| mac.is_unicast() && mac != self.port.mac)
+    }
+
+    pub(crate) fn send_back<I: Io>(&mut self, io: &mut I, place: usize) {
         if io.frame(place).is_none_or(|frame| frame.len() > self.port.mtu as usize + ethernet::TAGGED_HEADER) {
             return self.refuse(io, place, DropReason::TooBig);
         }
@@ -211,14 +218,20 @@ impl SlotRunner {
         }
     }
 
-    /// Tells the neighbours where our addresses are, a few per turn: gratuitous ARP (RFC 5227 §3).
+    /// Tells the neighbours where our addresses are, a few per turn: gratuitous ARP (RFC 5227 §3), unsolicited advertisements
+    /// (RFC 4861 §7.2.6).
     pub(crate) fn announce<I: Io>(&mut self, io: &mut I) -> usize {
         let mut told = 0;
         while told < ANNOUNCED_PER_TURN
             && let Some(address) = self.to_announce.pop()
         {
-            let mut frame = [0; OWN_FRAME];
-            if let Some(len) = build::garp(&mut frame, self.port.mac, address, self.port.vlan) {
+            let mut frame = [0; OWN_FRAME_V6];
+            let (mac, vlan) = (self.port.mac, self.port.vlan);
+            let built = match as_v4(address) {
+                Some(address) => build::garp(&mut frame, mac, address, vlan),
+                None => nd::announce(&mut frame, mac, address, vlan),
+            };
+            if let Some(len) = built {
                 self.originate(io, &frame[..len]);
             }
             told += 1;
@@ -226,19 +239,19 @@ impl SlotRunner {
         told
     }
 
-    fn own_addresses(&self, generation: Generation) -> Vec<u32> {
+    fn own_addresses(&self, generation: Generation) -> Vec<Ip> {
         let published = &self.shared.published;
-        let mut addresses: Vec<u32> = Vec::new();
+        let mut addresses: Vec<Ip> = Vec::new();
         if let Some(port) = published.ports.get(usize::from(self.port.number)) {
-            addresses.extend(port.addresses.iter().filter_map(|row| row.get().and_then(|(ip, _)| as_v4(ip))));
+            addresses.extend(port.addresses.iter().filter_map(|row| row.get().map(|(ip, _)| ip)));
         }
         let directory = published.directory(generation);
         let count = directory.head.services.load(Relaxed);
         let services = (0..count).filter_map(|index| published.service(generation, index));
-        addresses.extend(services.filter_map(|s| as_v4([s.vip[0].load(Relaxed), s.vip[1].load(Relaxed)])));
+        addresses.extend(services.map(|s| [s.vip[0].load(Relaxed), s.vip[1].load(Relaxed)]));
         let locals = directory.locals.iter().take(directory.head.locals.load(Relaxed) as usize);
         let own = locals.filter(|row| row.port.load(Relaxed) == u32::from(self.port.number));
-        addresses.extend(own.filter_map(|row| as_v4([row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)])));
+        addresses.extend(own.map(|row| [row.ip[0].load(Relaxed), row.ip[1].load(Relaxed)]));
         addresses.sort_unstable();
         addresses.dedup();
         addresses

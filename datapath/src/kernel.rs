@@ -1,9 +1,10 @@
 //! The port's kernel interface: what is for the machine itself goes there, by classes of which none can starve another, and
 //! what the kernel sends goes out by the port. The port's first slot speaks with it; the others pass on by its ring.
 
-use packet::{V4, ethernet, ipv4};
+use packet::{V4, ethernet, ipv4, ipv6};
 use shm_layout::counters::{DropReason, Flow};
 use shm_layout::limits::{RX_BURST, TX_HELD};
+use shm_layout::neighbours::{Ip, as_v4};
 use shm_layout::ring::RecordKind;
 
 use crate::family::Packet;
@@ -17,7 +18,7 @@ const LOOK_NS: u64 = 50_000;
 /// What a packet for the machine is. What anybody can send shares nothing with what keeps the machine in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Answers to questions, by ARP.
+    /// Answers to questions, by ARP or neighbour discovery; what the link's routers tell.
     Arp,
     /// BGP of stations on the port's networks, BFD that crossed no router.
     Routing,
@@ -77,12 +78,23 @@ impl SlotRunner {
         origin: Origin,
         reason: DropReason,
     ) {
-        if !self.is_port_address(packet.destination()) {
+        if !self.is_for_machine(packet.destination()) {
             return self.refuse(io, place, reason);
         }
+        let class = Class::of(packet.head(), self.is_near(packet.source()));
+        self.for_kernel(io, place, class, origin);
+    }
+
+    /// Is it an address of a port, or of the port's link? Also a group of the link's stations (its routers, those who speak OSPF).
+    fn is_for_machine(&self, ip: Ip) -> bool {
+        self.is_port_address(ip) || self.is_link_local_of_port(ip) || as_v4(ip).is_none() && ipv6::is_multicast(ip)
+    }
+
+    /// Is it on the port's networks?
+    fn is_near(&self, src: Ip) -> bool {
         let port = self.shared.published.ports.get(usize::from(self.port.number));
-        let near = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(packet.source())));
-        self.for_kernel(io, place, Class::of(packet.head(), near), origin);
+        let connected = port.is_some_and(|port| port.addresses.iter().any(|network| network.contains(src)));
+        connected || ipv6::is_link_local(src)
     }
 
     /// A packet for the machine itself.

@@ -11,6 +11,7 @@ mod begin;
 mod burst;
 pub mod check;
 mod closing;
+mod discovery;
 mod errors;
 mod family;
 mod forward;
@@ -29,6 +30,7 @@ pub mod tcp;
 mod timeout;
 mod too_big;
 mod tunnel;
+mod tunnel_errors;
 mod waiting;
 mod wide;
 

@@ -91,8 +91,8 @@ pub struct SlotRunner {
     pub(crate) scratch: Box<[u8; RING_FRAME_MAX]>,
     flushed: bool,
     /// Addresses the neighbours know of, and those they are to be told.
-    pub(crate) announced: Vec<u32>,
-    pub(crate) to_announce: Vec<u32>,
+    pub(crate) announced: Vec<Ip>,
+    pub(crate) to_announce: Vec<Ip>,
 }
 
 /// What a burst came from: decides which way it may go on.

@@ -208,6 +208,15 @@ impl Port {
         }
     }
 
+    /// Receives frames to all groups from now on: of a started port. A driver that cannot choose takes them anyway, or never.
+    pub fn receive_groups(&self) -> Result<(), PortError> {
+        // SAFETY: a number.
+        match unsafe { sys::rte_eth_allmulticast_enable(self.id) } {
+            code if code == -libc::ENOTSUP => Ok(()),
+            code => self.check("receiving all groups", code),
+        }
+    }
+
     /// Starts the port. net_tap's descriptors are disarmed ([`tap`]).
     pub fn start(&self) -> Result<(), PortError> {
         let _quiet = tap::is_tap(&self.name).then(tap::Quiet::begin);

@@ -6,8 +6,9 @@ use crate::checksum::Delta;
 use crate::icmpv6::{self, PACKET_TOO_BIG};
 use crate::ipv6::Ip6;
 use crate::parse::{V4, V6};
-use crate::quote::{Quote, Told, turn};
+use crate::quote::{Quote, turn};
 use crate::quote6::Quote6;
+use crate::rewrite::Rewrite;
 use crate::{checksum, ethernet, icmp, ipv4, ipv6};
 
 /// What an IPv6 header is longer than one of IPv4 without options.
@@ -36,7 +37,7 @@ pub fn to_v6(
     out: &mut [u8],
     link: Link,
     (frame, p, quote): (&[u8], &V4, &Quote),
-    to: &Told<Ip6>,
+    to: &Rewrite<Ip6>,
     mtus: Mtus,
 ) -> Option<usize> {
     let ip: &[u8; ipv4::HEADER] = frame.get(quote.l3..)?.first_chunk()?;
@@ -49,7 +50,7 @@ pub fn to_v6(
     let (rest, len) = link.emit(out, ethernet::IPV6)?;
     let (outer, rest) = rest.split_first_chunk_mut()?;
     let message = rest.get_mut(..icmpv6::HEADER + ipv6::HEADER + segment.len())?;
-    ipv6::emit(outer, u16::try_from(message.len()).ok()?, icmpv6::PROTOCOL, p.ttl.saturating_sub(1), to.dst, to.src);
+    ipv6::emit(outer, u16::try_from(message.len()).ok()?, ipv6::ICMPV6, p.ttl.saturating_sub(1), to.dst, to.src);
     let quoted = message.get_mut(icmpv6::HEADER..)?;
     let (inner, l4) = quoted.split_first_chunk_mut()?;
     ipv6::emit(inner, total.saturating_sub(header), quote.proto, ip[8], to.src, to.dst);
@@ -67,7 +68,7 @@ pub fn to_v4(
     out: &mut [u8],
     link: Link,
     (frame, p, quote): (&[u8], &V6, &Quote6),
-    to: &Told<u32>,
+    to: &Rewrite,
     mtus: Mtus,
 ) -> Option<usize> {
     let ip: &[u8; ipv6::HEADER] = frame.get(quote.l3..)?.first_chunk()?;

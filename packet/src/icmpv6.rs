@@ -3,12 +3,10 @@
 use crate::build::Link;
 use crate::checksum::{Delta, fold, sum};
 use crate::ethernet::{self, Mac};
-use crate::ipv6::{self, Ip6, pseudo};
+use crate::ipv6::{self, ICMPV6, Ip6, pseudo};
 use crate::parse::{ParseError, V6};
 use crate::wire::{get16, put16, put32};
 
-/// Next header ICMPv6.
-pub const PROTOCOL: u8 = 58;
 /// Bytes of the header, the word behind the checksum included.
 pub const HEADER: usize = 8;
 /// Type: destination unreachable.
@@ -41,20 +39,20 @@ pub fn kind(message: &[u8]) -> Result<(u8, u8), ParseError> {
 /// Checksum of a message whose checksum field is zero.
 #[must_use]
 pub fn checksum(src: Ip6, dst: Ip6, message: &[u8]) -> u16 {
-    !fold(pseudo(src, dst, PROTOCOL, message.len()) + sum(message))
+    !fold(pseudo(src, dst, ICMPV6, message.len()) + sum(message))
 }
 
 /// Does the checksum in the message match?
 #[must_use]
 pub fn verify(src: Ip6, dst: Ip6, message: &[u8]) -> bool {
-    fold(pseudo(src, dst, PROTOCOL, message.len()) + sum(message)) == 0xffff
+    fold(pseudo(src, dst, ICMPV6, message.len()) + sum(message)) == 0xffff
 }
 
 /// Is this packet, as classified, an echo request?
 #[inline]
 #[must_use]
 pub fn is_echo_request(p: &V6) -> bool {
-    p.head.proto == PROTOCOL && p.head.dport == u16::from_be_bytes([ECHO_REQUEST, 0])
+    p.head.proto == ICMPV6 && p.head.dport == u16::from_be_bytes([ECHO_REQUEST, 0])
 }
 
 /// Turns the echo request that `p` was read from into its reply, in place: from `own` at `mac`, hop limit fresh, all else kept
@@ -86,7 +84,7 @@ pub fn echo_reply(frame: &mut [u8], p: &V6, mac: Mac) -> bool {
 pub fn error(buf: &mut [u8], frame: &[u8], p: &V6, src: Ip6, kind: (u8, u8), word: u32) -> Option<usize> {
     const QUOTE: usize = ipv6::MIN_MTU as usize - ipv6::HEADER - HEADER;
     let [about, _] = p.head.dport.to_be_bytes();
-    let silent = p.head.proto == PROTOCOL && (about < FIRST_INFORMATION || about == crate::nd::REDIRECT);
+    let silent = p.head.proto == ICMPV6 && (about < FIRST_INFORMATION || about == crate::nd::REDIRECT);
     let group = ipv6::is_multicast(p.dst) || ethernet::dst(frame)?.is_multicast();
     if silent || !ipv6::is_source(p.src) || group && kind.0 != PACKET_TOO_BIG {
         return None;
@@ -102,6 +100,6 @@ pub fn error(buf: &mut [u8], frame: &[u8], p: &V6, src: Ip6, kind: (u8, u8), wor
     quoted.copy_from_slice(quote);
     let sum = checksum(src, p.src, message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
-    ipv6::emit(ip, u16::try_from(message.len()).ok()?, PROTOCOL, ipv6::HOP_LIMIT, src, p.src);
+    ipv6::emit(ip, u16::try_from(message.len()).ok()?, ICMPV6, ipv6::HOP_LIMIT, src, p.src);
     Some(len + ipv6::HEADER + message.len())
 }

@@ -206,7 +206,7 @@ fn emit(
     let (ip, rest) = rest.split_first_chunk_mut()?;
     let message: &mut [u8; WHOLE] = rest.first_chunk_mut()?;
     #[allow(clippy::cast_possible_truncation, reason = "32")]
-    ipv6::emit(ip, WHOLE as u16, icmpv6::PROTOCOL, HOP_LIMIT, src, dst);
+    ipv6::emit(ip, WHOLE as u16, ipv6::ICMPV6, HOP_LIMIT, src, dst);
     *message = [0; WHOLE];
     (message[0], message[4]) = (kind, flags);
     message[8..24].copy_from_slice(&ipv6::bytes(target));

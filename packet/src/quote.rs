@@ -4,6 +4,7 @@
 use crate::checksum::{Delta, checksum, fold, sum};
 use crate::icmp::{HEADER, PARAMETER_PROBLEM, TIME_EXCEEDED, UNREACHABLE};
 use crate::parse::V4;
+use crate::rewrite::Rewrite;
 use crate::wire::{get16, get32, put16, put32};
 use crate::{ipv4, tcp, tunnel};
 
@@ -130,28 +131,11 @@ fn read_at(frame: &[u8], l3: usize, most: usize) -> Option<Quote> {
     })
 }
 
-/// The quoted packet as the one who is told knows it: between addresses of family `A`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told<A> {
-    /// From: who is told.
-    pub src: A,
-    /// To.
-    pub dst: A,
-    /// From.
-    pub sport: u16,
-    /// To.
-    pub dport: u16,
-    /// Added to the TCP sequence number, wrapping.
-    pub seq_add: u32,
-    /// Taken from the TCP acknowledgement number, wrapping.
-    pub ack_sub: u32,
-}
-
 /// Translates the error `p` that [`read`] has read `quote` from: the outer packet to be from `outer.0` to `outer.1` with a TTL
 /// of one less, the quoted packet to `to`. The quoted checksums are updated (as far as quoted), the error's is made anew.
 ///
 /// `None`: the frame is another one; it may be half changed.
-pub fn translate(frame: &mut [u8], p: &V4, quote: &Quote, outer: (u32, u32), to: &Told<u32>) -> Option<()> {
+pub fn translate(frame: &mut [u8], p: &V4, quote: &Quote, outer: (u32, u32), to: &Rewrite) -> Option<()> {
     let delta = ipv4::set_addresses(frame.get_mut(quote.l3..quote.l4)?, to.src, to.dst)?;
     turn(frame.get_mut(quote.l4..quote.end)?, quote.proto, delta, to)?;
     let packet = frame.get_mut(usize::from(p.l3)..usize::from(p.l4))?;
@@ -166,7 +150,7 @@ pub fn translate(frame: &mut [u8], p: &V4, quote: &Quote, outer: (u32, u32), to:
 
 /// Ports, numbers and checksum of a quoted segment, as far as it is quoted. `delta`: what its pseudo header has changed by. `None`:
 /// less than [`LEAST`].
-pub(crate) fn turn<A>(segment: &mut [u8], proto: u8, delta: Delta, to: &Told<A>) -> Option<()> {
+pub(crate) fn turn<A>(segment: &mut [u8], proto: u8, delta: Delta, to: &Rewrite<A>) -> Option<()> {
     let window: &mut [u8; LEAST] = segment.first_chunk_mut()?;
     let delta = delta.word(get16(window, 0), to.sport).word(get16(window, 2), to.dport);
     put16(window, 0, to.sport);

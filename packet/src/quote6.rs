@@ -3,7 +3,8 @@
 use crate::icmpv6::{self, HEADER, PACKET_TOO_BIG, PARAMETER_PROBLEM, TIME_EXCEEDED, UNREACHABLE};
 use crate::ipv6::Ip6;
 use crate::parse::V6;
-use crate::quote::{LEAST, Told, turn};
+use crate::quote::{LEAST, turn};
+use crate::rewrite::Rewrite;
 use crate::wire::{get16, get32, get64};
 use crate::{ipv4, ipv6};
 
@@ -41,7 +42,7 @@ pub struct Quote6 {
 #[must_use]
 pub fn is_error(p: &V6) -> bool {
     let [kind, _] = p.head.dport.to_be_bytes();
-    p.head.proto == icmpv6::PROTOCOL && matches!(kind, UNREACHABLE | PACKET_TOO_BIG | TIME_EXCEEDED | PARAMETER_PROBLEM)
+    p.head.proto == ipv6::ICMPV6 && matches!(kind, UNREACHABLE | PACKET_TOO_BIG | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
 /// What the ICMPv6 error `p` of `frame` quotes. `None`: no error, a wrong checksum, no first fragment of TCP or UDP, or less of it
@@ -101,7 +102,7 @@ fn layer4(packet: &[u8], mut at: usize, mut next: u8) -> Option<(u8, usize)> {
 /// of one less, the quoted packet to `to`. The quoted checksum is updated (if quoted), the error's is made anew.
 ///
 /// `None`: the frame is another one; it may be half changed.
-pub fn translate(frame: &mut [u8], p: &V6, quote: &Quote6, outer: (Ip6, Ip6), to: &Told<Ip6>) -> Option<()> {
+pub fn translate(frame: &mut [u8], p: &V6, quote: &Quote6, outer: (Ip6, Ip6), to: &Rewrite<Ip6>) -> Option<()> {
     let delta = ipv6::set_addresses(frame.get_mut(quote.l3..quote.l4)?, to.src, to.dst)?;
     turn(frame.get_mut(quote.l4..quote.end)?, quote.proto, delta, to)?;
     let packet = frame.get_mut(usize::from(p.head.l3)..usize::from(p.head.l4))?;

@@ -4,8 +4,7 @@
 use packet::build::Link;
 use packet::icmp64::{Mtus, to_v4, to_v6};
 use packet::nd::{self, Nd, NdError, flag};
-use packet::quote::Told;
-use packet::{Ip6, Mac, Parsed, V4, V6, classify, icmpv6, quote, quote6};
+use packet::{Ip6, Mac, Parsed, Rewrite, V4, V6, classify, icmpv6, quote, quote6};
 
 const US: Mac = Mac([2, 0, 10, 0, 0, 2]);
 const HOST: Mac = Mac([2, 0, 10, 0, 0, 1]);
@@ -162,12 +161,12 @@ fn what_is_too_long_is_refused_with_as_much_of_it_as_fits() {
     assert_eq!(icmpv6::error(&mut [0; 2000], &large, &unspecified, VIP, kind, 1460), None, "nobody to tell");
 }
 
-const fn told<A: Copy>(src: A, dst: A, ports: (u16, u16), seq_add: u32, ack_sub: u32) -> Told<A> {
-    Told { src, dst, sport: ports.0, dport: ports.1, seq_add, ack_sub }
+const fn told<A: Copy>(src: A, dst: A, ports: (u16, u16), seq_add: u32, ack_sub: u32) -> Rewrite<A> {
+    Rewrite { src, dst, sport: ports.0, dport: ports.1, seq_add, ack_sub }
 }
 
-const CLIENT_SENT: Told<Ip6> = told(CLIENT, VIP, (40000, 80), SHIFT.wrapping_neg(), 0);
-const SERVER_SENT: Told<u32> = told(SERVER4, LOCAL4, (8080, 1030), 0, SHIFT.wrapping_neg());
+const CLIENT_SENT: Rewrite<Ip6> = told(CLIENT, VIP, (40000, 80), SHIFT.wrapping_neg(), 0);
+const SERVER_SENT: Rewrite = told(SERVER4, LOCAL4, (8080, 1030), 0, SHIFT.wrapping_neg());
 const LINK: Link = Link { dst: HOST, src: US, vlan: 0 };
 
 #[test]

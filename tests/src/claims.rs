@@ -29,9 +29,17 @@ pub fn all_answered(what: &str, report: &LoadReport) -> Result<()> {
 /// # Errors
 /// curl's, or that they differ.
 pub fn download_is_whole(rig: &Rig, client: &Netns, seconds: u32) -> Result<()> {
+    download_from_is_whole(rig, client, VIP, seconds)
+}
+
+/// The same from another VIP, as it stands in a URL.
+///
+/// # Errors
+/// As [`download_is_whole`].
+pub fn download_from_is_whole(rig: &Rig, client: &Netns, vip: &str, seconds: u32) -> Result<()> {
     let output = rig.folder.join("downloaded");
     let mut curl = client.command("curl");
-    curl.args(["-sS", "--max-time", &seconds.to_string(), &format!("http://{VIP}/files/big"), "-o"]).arg(&output);
+    curl.args(["-gsS", "--max-time", &seconds.to_string(), &format!("http://{vip}/files/big"), "-o"]).arg(&output);
     run(&mut curl)?;
     let read = |path: &Path| std::fs::read(path).map_err(Error::file("read", path));
     let (there, sent) = (read(&output)?, read(&rig.folder.join("nginx-s1/files/big"))?);

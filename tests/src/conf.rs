@@ -30,6 +30,8 @@ pub struct Conf {
     pub vlan: u16,
     /// `port.kernel`.
     pub kernel: Option<String>,
+    /// `port.addresses`, with their prefix lengths.
+    pub addresses: Vec<String>,
     /// `port.gateways`.
     pub gateways: Vec<String>,
     /// `[limits]`: services, real servers; `None`: the defaults.
@@ -100,6 +102,7 @@ impl Conf {
             mtu: 1500,
             vlan: 0,
             kernel: None,
+            addresses: vec![format!("{APPLIANCE}/{PREFIX}")],
             gateways: Vec::new(),
             limits: None,
             laddrs: vec!["10.0.0.128/30".into()],
@@ -143,7 +146,7 @@ impl Conf {
         let zones: Vec<usize> = (0..self.zones.len()).collect();
         writeln!(out, "[[port]]\nname = {PORT:?}\ndevice = \"net_tap0,iface={}\"", self.tap())?;
         writeln!(out, "zones = {zones:?}\nslots = {}\nmtu = {}\nvlan = {}", self.slots, self.mtu, self.vlan)?;
-        writeln!(out, "addresses = [\"{APPLIANCE}/{PREFIX}\"]\ngateways = {:?}\n", self.gateways)?;
+        writeln!(out, "addresses = {:?}\ngateways = {:?}\n", self.addresses, self.gateways)?;
         if let Some(kernel) = &self.kernel {
             writeln!(out, "kernel = {kernel:?}\n")?;
         }

@@ -43,6 +43,7 @@ pub mod stream;
 pub mod supervisor;
 pub mod systemd;
 pub mod talk;
+pub mod v6;
 pub mod views;
 pub mod wait;
 

@@ -129,7 +129,7 @@ impl ServerHost {
              http {{\n  access_log off;\n  keepalive_requests 1000000;\n\
              \x20 client_body_temp_path {home}/body; proxy_temp_path {home}/proxy;\n\
              \x20 fastcgi_temp_path {home}/fastcgi; uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;\n\
-             \x20 server {{\n    listen {listen} backlog=4096;\n\
+             \x20 server {{\n    listen {listen} backlog=4096; listen [::]:{listen} backlog=4096 ipv6only=on;\n\
              \x20   location / {{ add_header X-Server {name} always; return 200 \"{name}\\n\"; }}\n\
              \x20   location /files/ {{ root {home}; dav_methods PUT; client_max_body_size 1g; }}\n\
              \x20   location /whoami {{ add_header X-Server {name}; return 200 \"$remote_addr:$remote_port\\n\"; }}\n\

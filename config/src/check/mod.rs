@@ -121,6 +121,9 @@ impl Checker<'_> {
 /// Why an address cannot be one station's, if it cannot.
 fn unusable(address: IpAddr) -> Option<&'static str> {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    // `::ffff:a.b.c.d`, and `::a.b.c.d` but for `::` and `::1`, of which more is said.
+    let embedded = matches!(address, IpAddr::V6(v6) if v6.to_ipv4().is_some());
+    let link_local = is_link_local(address);
     if address.is_unspecified() {
         Some("is the unspecified address")
     } else if address.is_multicast() {
@@ -129,7 +132,16 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
         Some("is a loopback address")
     } else if broadcast {
         Some("is the broadcast address")
+    } else if embedded {
+        Some("is an IPv4 address written as IPv6: write it as IPv4")
+    } else if link_local {
+        Some("is of one link alone (link-local)")
     } else {
         None
     }
+}
+
+/// Of one IPv6 link: without the link it names nobody.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }

@@ -2,13 +2,16 @@
 
 use std::net::IpAddr;
 
-use super::{Checker, unusable};
+use super::{Checker, is_link_local, unusable};
 use crate::codes;
 use crate::diag::Diagnostic;
 use crate::limits::{MAX_PORT_ADDRESSES, MAX_PORT_GATEWAYS, MAX_PORTS, MAX_SLOTS, MAX_TAP_SLOTS};
 use crate::model::Port;
 use crate::text::nearest;
 use crate::values::{Cidr, Device, IfName};
+
+/// Least MTU of a link that carries IPv6 (RFC 8200 §5).
+const IPV6_MIN_MTU: u16 = 1280;
 
 pub(super) fn check(c: &mut Checker<'_>) {
     let config = c.config;
@@ -103,6 +106,12 @@ fn addresses(c: &mut Checker<'_>, i: usize, port: &Port) {
             c.say(Diagnostic::new(codes::TOO_MANY, format!("port[{i}].{what}[{most}]"), message));
         }
     }
+    if let Some(k) = port.addresses.iter().position(|net| net.address.is_ipv6()).filter(|_| port.mtu < IPV6_MIN_MTU) {
+        let message = format!("mtu {} on port \"{}\", which has an IPv6 address", port.mtu, port.name);
+        let error = Diagnostic::new(codes::OUT_OF_RANGE, format!("port[{i}].mtu"), message);
+        let error = error.hint(format!("at least {IPV6_MIN_MTU}: IPv6 counts on it"));
+        c.say(error.related(format!("port[{i}].addresses[{k}]"), "the address"));
+    }
     for (k, net) in port.addresses.iter().enumerate() {
         let path = || format!("port[{i}].addresses[{k}]");
         if let Some(why) = unusable(net.address) {
@@ -116,7 +125,14 @@ fn addresses(c: &mut Checker<'_>, i: usize, port: &Port) {
     }
     for (k, gateway) in port.gateways.iter().enumerate() {
         let path = format!("port[{i}].gateways[{k}]");
-        if let Some(why) = unusable(*gateway) {
+        if is_link_local(*gateway) {
+            // On the port's own link, and asked from its own address there.
+            if !port.addresses.iter().any(|net| net.address.is_ipv6()) && !c.unsure(&format!("port[{i}].addresses")) {
+                let message = format!("gateway {gateway} on port \"{}\", which has no IPv6 address", port.name);
+                let error = Diagnostic::new(codes::BAD_ADDRESS, path, message);
+                c.say(error.hint("give the port an address with its network, such as \"fd00::2/64\""));
+            }
+        } else if let Some(why) = unusable(*gateway) {
             c.say(Diagnostic::new(codes::BAD_ADDRESS, path, format!("gateway {gateway} {why}")));
         } else if port.addresses.iter().any(|net| net.address == *gateway) {
             c.say(Diagnostic::new(codes::OVERLAP, path, format!("gateway {gateway} is the port's own address")));

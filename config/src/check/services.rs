@@ -31,6 +31,7 @@ pub(super) fn check(c: &mut Checker<'_>) {
         durations(c, i, service);
         health(c, i, service);
         local_addresses(c, i, service);
+        room(c, i, service);
         servers(c, i, service);
     }
 }
@@ -164,17 +165,34 @@ fn health(c: &mut Checker<'_>, i: usize, s: &Service) {
     }
 }
 
-/// FullNAT needs a source address of the family towards its servers (the VIP's, or the servers' with NAT64).
+/// FullNAT needs a source address of the family towards each of its servers (the VIP's, as long as it has none): with NAT64 it may
+/// have servers of both.
 fn local_addresses(c: &mut Checker<'_>, i: usize, s: &Service) {
     if s.mode != Mode::FullNat || c.unsure("laddr") {
         return;
     }
-    let v4 = s.rs.first().map_or(s.vip.ip(), |rs| rs.address.ip()).is_ipv4();
-    if !c.config.laddrs.iter().any(|l| l.address.address.is_ipv4() == v4) {
-        let family = if v4 { "IPv4" } else { "IPv6" };
-        let message = format!("fullnat service \"{}\" has no {family} local address", s.name);
-        let error = Diagnostic::new(codes::NO_LADDR, format!("service[{i}].vip"), message);
-        c.say(error.hint("add [[laddr]] with port = \"…\" and address = \"…\": the source towards its servers"));
+    for (v4, family, example) in [(true, "IPv4", "10.0.0.128/30"), (false, "IPv6", "fd00::80/126")] {
+        let needed = match s.rs.is_empty() {
+            true => s.vip.is_ipv4() == v4,
+            false => s.rs.iter().any(|rs| rs.address.is_ipv4() == v4 && wrong_server(s, rs).is_none()),
+        };
+        if needed && !c.config.laddrs.iter().any(|l| l.address.address.is_ipv4() == v4) {
+            let message = format!("fullnat service \"{}\" has no {family} local address", s.name);
+            let error = Diagnostic::new(codes::NO_LADDR, format!("service[{i}].vip"), message);
+            let hint =
+                format!("add [[laddr]] with port = \"…\" and address = \"{example}\": the source towards its servers");
+            c.say(error.hint(hint));
+        }
+    }
+}
+
+/// IPv6 sessions, and those of an IPv4 VIP in tunnels to IPv6 servers, need records that `node.sessions_ipv6` makes room for.
+fn room(c: &mut Checker<'_>, i: usize, s: &Service) {
+    let wide = s.vip.is_ipv6() || s.rs.iter().any(|rs| rs.address.is_ipv6());
+    if wide && c.config.node.sessions_ipv6() == 0 && !c.unsure("node.sessions_ipv6") {
+        let message = format!("service \"{}\" has IPv6 addresses, and node.sessions_ipv6 is 0", s.name);
+        let error = Diagnostic::new(codes::CONFLICT, format!("service[{i}].vip"), message);
+        c.say(error.hint("give IPv6 sessions room: sessions_ipv6 = 100_000"));
     }
 }
 
@@ -225,9 +243,10 @@ fn wrong_server(s: &Service, rs: &RealServer) -> Option<String> {
     if address == s.vip {
         return Some(format!("server {address} is the VIP of its own service: packets would go round"));
     }
-    let nat64 = s.mode == Mode::FullNat && s.vip.is_ipv6();
-    if s.vip.is_ipv4() != address.is_ipv4() && !nat64 {
-        return Some(format!("server {address} is of another address family than VIP {}", s.vip));
+    let crosses = s.mode == Mode::Tunnel || s.mode == Mode::FullNat && s.vip.is_ipv6();
+    if s.vip.is_ipv4() != address.is_ipv4() && !crosses {
+        let why = "only fullnat from IPv6 to IPv4 (NAT64) and tunnels cross families";
+        return Some(format!("server {address} is of another address family than VIP {}: {why}", s.vip));
     }
     if matches!(s.mode, Mode::Dr | Mode::Tunnel) && address.port() != s.vip.port() {
         return Some(format!("server {address} must have the VIP's port {} in mode {}", s.vip.port(), s.mode));

@@ -21,6 +21,12 @@ impl Cidr {
         if self.address.is_ipv4() { 32 } else { 128 }
     }
 
+    /// The prefix's length as if the address was IPv6: an IPv4 /24 is 120.
+    #[must_use]
+    pub const fn prefix_as_v6(self) -> u8 {
+        self.prefix + (128 - self.bits())
+    }
+
     /// The address as a number (IPv4 in the low 32 bits).
     fn number(address: IpAddr) -> u128 {
         match address {

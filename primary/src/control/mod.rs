@@ -46,7 +46,7 @@ use packet::Mac;
 use shm_layout::SegmentError;
 use shm_layout::clock::now_ms;
 use shm_layout::learn::Learner;
-use shm_layout::neighbours::Neighbours;
+use shm_layout::neighbours::{Neighbours, from_std};
 use shm_layout::published::Published;
 use shm_layout::slot::Slot;
 
@@ -190,12 +190,11 @@ fn open_tables(config: &Config) -> Result<Tables, SegmentError> {
 
 fn start_rings(core: &Core, facts: &[PortFacts]) -> std::io::Result<Rings> {
     let config = &core.entry.skeleton;
-    let v4 = |ip: std::net::IpAddr| if let std::net::IpAddr::V4(ip) = ip { Some(ip.to_bits()) } else { None };
     let port = |(port, facts): (&config::Port, &PortFacts)| PortNet {
         mac: Mac(facts.mac),
         vlan: port.vlan,
-        addresses: port.addresses.iter().filter_map(|a| Some((v4(a.address)?, a.prefix))).collect(),
-        gateways: port.gateways.iter().filter_map(|g| v4(*g)).collect(),
+        addresses: port.addresses.iter().map(|a| (from_std(a.address), a.prefix_as_v6())).collect(),
+        gateways: port.gateways.iter().map(|g| from_std(*g)).collect(),
     };
     let ports = config.ports.iter().zip(facts).map(port).collect();
     let homes = config.slot_homes();

@@ -8,15 +8,17 @@
 //! Believed are answers to questions, from the address asked, to us. Whatever else a configured neighbour says about its
 //! MAC makes us ask: the answer counts (RFC 5227's caution, and what keeps a forged announcement from being believed).
 
+mod wire;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use packet::Mac;
-use packet::arp::{self, Operation};
-use packet::ethernet;
 use shm_layout::learn::Learner;
-use shm_layout::neighbours::{Hop, Ip, ip4, neighbour_state as state, to_std};
+use shm_layout::neighbours::{Hop, Ip, from_std, neighbour_state as state, to_std};
 
+pub use self::wire::PortNet;
+use self::wire::{question, said};
 use super::register::{Difference, Register, ServiceEntry};
 
 /// How long an answer counts, ms.
@@ -34,36 +36,6 @@ const OUTSTANDING: usize = 256;
 /// When no worker could send it, a question is tried again after this, ms.
 const NO_SENDER_MS: u64 = 100;
 
-/// A port as far as neighbours are concerned.
-#[derive(Debug, Clone)]
-pub struct PortNet {
-    /// Its MAC.
-    pub mac: Mac,
-    /// Tag of its frames, 0 none.
-    pub vlan: u16,
-    /// IPv4 addresses with prefix lengths.
-    pub addresses: Vec<(u32, u8)>,
-    /// Gateways, IPv4.
-    pub gateways: Vec<u32>,
-}
-
-impl PortNet {
-    fn source_for(&self, target: u32) -> Option<u32> {
-        let covering = self.addresses.iter().find(|(own, prefix)| same_network(*own, target, *prefix));
-        covering.or_else(|| self.addresses.first()).map(|(own, _)| *own)
-    }
-    /// May `target` be a neighbour here?
-    fn on_link(&self, target: u32) -> bool {
-        let ours = self.addresses.iter().any(|(own, _)| *own == target);
-        let connected = self.addresses.iter().any(|(own, prefix)| same_network(*own, target, *prefix));
-        !ours && (connected || self.gateways.contains(&target))
-    }
-}
-
-fn same_network(a: u32, b: u32, prefix: u8) -> bool {
-    (a ^ b).leading_zeros() >= u32::from(prefix)
-}
-
 /// A question to be sent on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
@@ -75,7 +47,7 @@ pub struct Question {
 
 #[derive(Debug)]
 struct Entry {
-    ip: u32,
+    ip: Ip,
     port: u8,
     pinned: bool,
     tries: u32,
@@ -112,12 +84,10 @@ impl Neighbourhood {
                 continue;
             }
             let port = Hop(row.hop.load(r)).port();
-            let address = to_std([row.ip[0].load(r), row.ip[1].load(r)]);
-            let std::net::IpAddr::V4(ip) = address else { continue };
+            let ip = [row.ip[0].load(r), row.ip[1].load(r)];
             let confirmed = row.confirmed_ms.load(r);
             let next_ms = if confirmed == 0 { now_ms } else { confirmed + REACHABLE_MS };
-            let entry =
-                Entry { ip: ip.to_bits(), port, pinned: false, tries: 0, next_ms, wanted_ms: now_ms, asked: false };
+            let entry = Entry { ip, port, pinned: false, tries: 0, next_ms, wanted_ms: now_ms, asked: false };
             this.due.insert((next_ms, number));
             this.entries.insert(number, entry);
         }
@@ -157,7 +127,7 @@ impl Neighbourhood {
     }
 
     /// The configured neighbours: `(address, port)`. Others lose the privilege, not their rows.
-    pub fn pin(&mut self, wanted: &HashSet<(u32, u8)>, keep_ms: u64, now_ms: u64) {
+    pub fn pin(&mut self, wanted: &HashSet<(Ip, u8)>, keep_ms: u64, now_ms: u64) {
         self.keep_ms = keep_ms;
         for entry in self.entries.values_mut() {
             if entry.pinned && !wanted.contains(&(entry.ip, entry.port)) {
@@ -174,9 +144,9 @@ impl Neighbourhood {
     }
 
     /// A worker needs `ip` behind `port`.
-    pub fn requested(&mut self, ip: u32, port: u8, now_ms: u64) {
+    pub fn requested(&mut self, ip: Ip, port: u8, now_ms: u64) {
         let on_link = self.ports.get(usize::from(port)).is_some_and(|p| p.on_link(ip));
-        let known = self.learner.table().find(ip4(ip), port).is_some();
+        let known = self.learner.table().find(ip, port).is_some();
         if on_link && (known || self.unknown() < OUTSTANDING) {
             self.want(ip, port, now_ms);
         }
@@ -186,11 +156,11 @@ impl Neighbourhood {
         self.entries.values().filter(|e| e.asked && !e.pinned).count()
     }
 
-    fn want(&mut self, ip: u32, port: u8, now_ms: u64) -> Option<u16> {
-        let number = match self.row(ip4(ip), port, now_ms) {
+    fn want(&mut self, ip: Ip, port: u8, now_ms: u64) -> Option<u16> {
+        let number = match self.row(ip, port, now_ms) {
             Ok(number) => number,
             Err(error) => {
-                log::warn!("neighbour {} on port {port}: {error}", std::net::Ipv4Addr::from_bits(ip));
+                log::warn!("neighbour {} on port {port}: {error}", to_std(ip));
                 return None;
             }
         };
@@ -271,7 +241,8 @@ impl Neighbourhood {
             return (!unwanted).then_some(now_ms + self.keep_ms);
         }
         let unicast = (known.resolved() && entry.tries == 0).then(|| Mac(known.mac()));
-        let question = self.ports.get(usize::from(entry.port)).and_then(|p| question(p, entry, unicast))?;
+        let question = self.ports.get(usize::from(entry.port)).and_then(|p| question(p, entry.ip, unicast))?;
+        let question = Question { port: entry.port, frame: question };
         if unwanted && entry.tries == 0 {
             return None;
         }
@@ -285,23 +256,23 @@ impl Neighbourhood {
         Some(now_ms + wait)
     }
 
-    /// A frame a worker took for control: an ARP answer or announcement that came in by `port`.
+    /// A frame a worker took for control: an answer or announcement that came in by `port`.
     pub fn heard(&mut self, port: u8, frame: &[u8], now_ms: u64) {
         let Some(net) = self.ports.get(usize::from(port)) else { return };
-        let Some(payload) = arp_payload(frame) else { return };
-        let Ok(message) = arp::parse(payload) else { return };
-        let Some((number, hop)) = self.learner.table().find(ip4(message.sender_ip), port) else { return };
+        let Some(said) = said(net, frame) else { return };
+        let Some((number, hop)) = self.learner.table().find(said.ip, port) else { return };
         let Some(entry) = self.entries.get_mut(&number) else { return };
-        let to_us = message.operation == Operation::Reply && message.target_mac == net.mac;
-        if entry.asked && to_us {
+        let known = hop.resolved().then(|| Mac(hop.mac()));
+        let Some(mac) = said.mac.or(known) else { return };
+        if entry.asked && said.to_us && (said.replaces || known.is_none_or(|known| known == mac)) {
             (entry.asked, entry.tries) = (false, 0);
-            self.learner.confirm(number, message.sender_mac.0, now_ms);
+            self.learner.confirm(number, mac.0, now_ms);
             let several = net.gateways.len() > 1 && net.gateways.contains(&entry.ip);
             let reachable = if several { GATEWAY_REACHABLE_MS } else { REACHABLE_MS };
             // Spread, so that neighbours learned together are not asked again together.
             let spread = u64::from(number) * 37 % (reachable / 10);
             self.schedule(number, now_ms + reachable - spread);
-        } else if entry.pinned && !entry.asked && hop.mac() != message.sender_mac.0 {
+        } else if entry.pinned && !entry.asked && known != Some(mac) {
             // A configured neighbour seems to have moved, or come back: ask everybody, now.
             entry.tries = u32::from(hop.resolved());
             self.schedule(number, now_ms);
@@ -309,35 +280,16 @@ impl Neighbourhood {
     }
 }
 
-fn question(port: &PortNet, entry: &Entry, to: Option<Mac>) -> Option<Question> {
-    let mut frame = [0; 64];
-    let source = port.source_for(entry.ip)?;
-    let to = to.unwrap_or(Mac::BROADCAST);
-    let len = packet::build::arp_request(&mut frame, to, port.mac, source, entry.ip, port.vlan)?;
-    Some(Question { port: entry.port, frame: frame[..len].to_vec() })
-}
-
-/// What follows the Ethernet header, a tag included, when it is ARP.
-fn arp_payload(frame: &[u8]) -> Option<&[u8]> {
-    let kind = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
-    match kind(12)? {
-        ethernet::ARP => frame.get(ethernet::HEADER..),
-        ethernet::VLAN if kind(16)? == ethernet::ARP => frame.get(ethernet::TAGGED_HEADER..),
-        _ => None,
-    }
-}
-
 /// Neighbours a configuration names: gateways, and servers on connected networks; the rest is behind gateways.
 #[must_use]
-pub fn configured(config: &config::Config, register: &Register) -> HashSet<(u32, u8)> {
-    let v4 = |ip: std::net::IpAddr| if let std::net::IpAddr::V4(ip) = ip { Some(ip.to_bits()) } else { None };
+pub fn configured(config: &config::Config, register: &Register) -> HashSet<(Ip, u8)> {
     let number = |port: usize| u8::try_from(port).ok();
     let mut wanted = HashSet::new();
     for (i, port) in config.ports.iter().enumerate() {
-        wanted.extend(port.gateways.iter().filter_map(|g| Some((v4(*g)?, number(i)?))));
+        wanted.extend(port.gateways.iter().filter_map(|g| Some((from_std(*g), number(i)?))));
     }
     let servers = register.present().flat_map(|s| s.present()).map(|s| s.rs.address.ip());
-    wanted.extend(servers.filter_map(|ip| Some((v4(ip)?, number(config.connected(ip)?)?))));
+    wanted.extend(servers.filter_map(|ip| Some((from_std(ip), number(config.connected(ip)?)?))));
     wanted
 }
 
@@ -366,23 +318,24 @@ pub fn longest_timeout(register: &Register) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use packet::arp::Arp;
+    use packet::arp::{Arp, Operation};
     use packet::build::Link;
-    use shm_layout::neighbours::Neighbours;
+    use shm_layout::neighbours::{Neighbours, as_v4, ip4};
     use std::sync::atomic::Ordering;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const PEER: Mac = Mac([2, 0, 0, 0, 0, 9]);
-    const GATEWAY: u32 = 0x0a00_0001;
-    const CLIENT: u32 = 0x0a00_0032;
+    const GATEWAY: Ip = ip4(0x0a00_0001);
+    const CLIENT: Ip = ip4(0x0a00_0032);
 
     fn neighbourhood(table: &Neighbours, now: u64) -> Neighbourhood {
-        let port = PortNet { mac: MAC, vlan: 0, addresses: vec![(0x0a00_0002, 24)], gateways: vec![GATEWAY] };
+        let port = PortNet { mac: MAC, vlan: 0, addresses: vec![(ip4(0x0a00_0002), 120)], gateways: vec![GATEWAY] };
         Neighbourhood::new(Learner::attach(table.clone()), vec![port], 60_000, now)
     }
 
-    fn answer(operation: Operation, ip: u32, mac: Mac, to: Mac) -> Vec<u8> {
-        let message = Arp { operation, sender_mac: mac, sender_ip: ip, target_mac: to, target_ip: 0x0a00_0002 };
+    fn answer(operation: Operation, ip: Ip, mac: Mac, to: Mac) -> Vec<u8> {
+        let message =
+            Arp { operation, sender_mac: mac, sender_ip: as_v4(ip).unwrap(), target_mac: to, target_ip: 0x0a00_0002 };
         let mut frame = [0; 64];
         let len = packet::build::arp(&mut frame, Link { dst: to, src: mac, vlan: 0 }, &message).unwrap();
         frame[..len].to_vec()
@@ -408,15 +361,15 @@ mod tests {
         assert!(questions(&mut n, 1000, 1001).len() == 1 && n.waiting());
         let times: Vec<u64> = questions(&mut n, 1001, 6000).iter().map(|q| q.0 + 1).collect();
         assert_eq!(times, [50, 250, 1250, 2250]);
-        let (row, hop) = table.find(ip4(CLIENT), 0).unwrap();
+        let (row, hop) = table.find(CLIENT, 0).unwrap();
         assert!(!hop.resolved() && !n.waiting());
         assert_eq!(table.rows[usize::from(row)].state.load(Ordering::Relaxed), state::FAILED);
         n.requested(CLIENT, 0, 7000);
         assert_eq!(questions(&mut n, 7000, 7010).len(), 1);
         n.heard(0, &answer(Operation::Reply, CLIENT, PEER, MAC), 7020);
         assert_eq!(table.hop(row).mac(), PEER.0);
-        n.requested(0x0b00_0001, 0, 7030);
-        n.requested(0x0a00_0002, 0, 7030);
+        n.requested(ip4(0x0b00_0001), 0, 7030);
+        n.requested(ip4(0x0a00_0002), 0, 7030);
         assert_eq!(table.head.used.load(Ordering::Relaxed), 1, "neither strangers' networks nor our own address");
     }
 
@@ -425,14 +378,14 @@ mod tests {
         let table = Neighbours::anonymous(64).unwrap();
         let mut n = neighbourhood(&table, 0);
         n.heard(0, &answer(Operation::Reply, CLIENT, PEER, MAC), 5);
-        assert!(table.find(ip4(CLIENT), 0).is_none(), "never asked");
+        assert!(table.find(CLIENT, 0).is_none(), "never asked");
         n.pin(&HashSet::from([(GATEWAY, 0)]), 60_000, 10);
         questions(&mut n, 10, 11);
         n.heard(0, &answer(Operation::Reply, GATEWAY, PEER, PEER), 12);
         n.heard(0, &answer(Operation::Request, GATEWAY, PEER, MAC), 12);
         n.heard(1, &answer(Operation::Reply, GATEWAY, PEER, MAC), 12);
         n.heard(0, &[0; 20], 12);
-        let (row, hop) = table.find(ip4(GATEWAY), 0).unwrap();
+        let (row, hop) = table.find(GATEWAY, 0).unwrap();
         assert!(!hop.resolved(), "not to us, no answer, another port, nonsense");
         n.heard(0, &answer(Operation::Reply, GATEWAY, PEER, MAC), 13);
         assert!(table.hop(row).resolved());
@@ -454,7 +407,7 @@ mod tests {
         n.heard(0, &answer(Operation::Reply, GATEWAY, PEER, MAC), 1);
         let asked = questions(&mut n, 2, 31_000);
         assert_eq!((asked.len(), asked[0].1), (2, false), "first the one who had it, then everybody");
-        let (row, hop) = table.find(ip4(GATEWAY), 0).unwrap();
+        let (row, hop) = table.find(GATEWAY, 0).unwrap();
         assert!(hop.resolved(), "still used while it is being asked");
         // Control restarts: the row is kept.
         let mut n = neighbourhood(&table, 31_000);
@@ -478,7 +431,7 @@ mod tests {
         assert_eq!(questions(&mut n, 5000, 5101).len(), 2, "not counted as tries");
         let mut made = 0;
         while table.head.used.load(Ordering::Relaxed) < 4 {
-            n.requested(CLIENT + 1 + made, 0, 5200);
+            n.requested([0, CLIENT[1] + 1 + made], 0, 5200);
             made += 1;
         }
         // Nobody asks for them for longer than a session lives: rows come free by themselves.
@@ -493,7 +446,7 @@ mod tests {
         let table = Neighbours::anonymous(64).unwrap();
         let mut n = neighbourhood(&table, 0);
         n.sessions_are_looked_through();
-        let other = CLIENT + 1;
+        let other = [0, CLIENT[1] + 1];
         n.requested(CLIENT, 0, 1);
         n.requested(other, 0, 1);
         let (mut asked, mut row, mut other_gone) = (0_u32, None, None);
@@ -501,7 +454,7 @@ mod tests {
             let mut questions = Vec::new();
             if now % 15 == 1 {
                 n.step(now, |q| {
-                    questions.push(packet::arp::parse(&q.frame[14..]).unwrap().target_ip);
+                    questions.push(ip4(packet::arp::parse(&q.frame[14..]).unwrap().target_ip));
                     true
                 });
             }
@@ -511,14 +464,14 @@ mod tests {
             }
             if now % 5000 == 0 {
                 // Control looks through the sessions: one, of CLIENT, idle or not.
-                let (number, hop) = table.find(ip4(CLIENT), 0).unwrap_or_else(|| panic!("forgotten after {now} ms"));
+                let (number, hop) = table.find(CLIENT, 0).unwrap_or_else(|| panic!("forgotten after {now} ms"));
                 assert!(hop.resolved(), "unresolved after {now} ms");
                 assert_eq!(*row.get_or_insert((number, hop.tag())), (number, hop.tag()), "another row after {now} ms");
                 n.in_use(number, hop.tag(), now);
                 n.in_use(number + 1, hop.tag() + 9, now); // A session of a recycled row.
                 n.pass_done(now);
             }
-            if other_gone.is_none() && table.find(ip4(other), 0).is_none() && now > 10 {
+            if other_gone.is_none() && table.find(other, 0).is_none() && now > 10 {
                 other_gone = Some(now);
             }
         }
@@ -547,9 +500,118 @@ mod tests {
         // Long after: the pass that is under way has not come to its session yet.
         n.pass_done(900);
         questions(&mut n, 1002, 200_000);
-        assert!(table.find(ip4(CLIENT), 0).is_some());
+        assert!(table.find(CLIENT, 0).is_some());
         n.pass_done(150_000);
         questions(&mut n, 200_000, 400_000);
-        assert!(table.find(ip4(CLIENT), 0).is_none());
+        assert!(table.find(CLIENT, 0).is_none());
+    }
+
+    mod v6 {
+        use super::*;
+        use packet::ipv6::from_bytes;
+        use packet::nd::{self, Nd};
+        use packet::{Parsed, classify};
+
+        const US: Ip = [0x2001_0db8 << 32, 2];
+        const GATEWAY: Ip = [0xfe80 << 48, 1];
+        const SERVER: Ip = [0x2001_0db8 << 32, 0x21];
+
+        fn neighbourhood(table: &Neighbours) -> Neighbourhood {
+            let addresses = vec![(ip4(0x0a00_0002), 120), (US, 64)];
+            let port = PortNet { mac: MAC, vlan: 0, addresses, gateways: vec![GATEWAY] };
+            Neighbourhood::new(Learner::attach(table.clone()), vec![port], 60_000, 0)
+        }
+
+        /// From whom to whom a question goes, its target and the station it is sent to.
+        fn ask(n: &mut Neighbourhood, now: u64) -> (Ip, Ip, Ip, Mac) {
+            let mut asked = Vec::new();
+            n.step(now, |q| {
+                asked.push(q.frame.clone());
+                true
+            });
+            let [frame] = &asked[..] else { panic!("{asked:?}") };
+            let Ok(Parsed::V6(p)) = classify(frame) else { panic!("no IPv6") };
+            let message = nd::parse(p.src, p.dst, p.head.ttl, p.head.segment(frame)).unwrap();
+            let Nd::Solicitation { target, source } = message else { panic!("{message:?}") };
+            assert_eq!(source, Some(MAC));
+            (p.src, p.dst, target, packet::ethernet::dst(frame).unwrap())
+        }
+
+        fn answer(ip: Ip, mac: Mac, to: Ip) -> Vec<u8> {
+            let mut frame = [0; 128];
+            let len = nd::answer(&mut frame, MAC, to, mac, ip, 0).unwrap();
+            frame[..len].to_vec()
+        }
+
+        /// The frame with other flags in its advertisement.
+        fn with_flags(mut frame: Vec<u8>, flags: u8) -> Vec<u8> {
+            frame[58] = flags;
+            frame[56..58].fill(0);
+            let at = |at: usize| from_bytes(frame[at..at + 16].try_into().unwrap());
+            let sum = packet::icmpv6::checksum(at(22), at(38), &frame[54..]);
+            frame[56..58].copy_from_slice(&sum.to_be_bytes());
+            frame
+        }
+
+        #[test]
+        fn is_asked_for_by_solicitations_and_believed_when_it_answers() {
+            let table = Neighbours::anonymous(64).unwrap();
+            let mut n = neighbourhood(&table);
+            n.requested(SERVER, 0, 1);
+            n.requested([0xff02 << 48, 1], 0, 1);
+            n.requested([0x2001_0db9 << 32, 1], 0, 1);
+            n.requested(US, 0, 1);
+            assert_eq!(table.head.used.load(Ordering::Relaxed), 1, "no groups, no strangers' networks, not ourselves");
+            let group = nd::solicited_node(SERVER);
+            assert_eq!(ask(&mut n, 1), (US, group, SERVER, nd::multicast_mac(group)));
+            let (row, _) = table.find(SERVER, 0).unwrap();
+            let mut announced = [0; 128];
+            let len = nd::announce(&mut announced, PEER, SERVER, 0).unwrap();
+            n.heard(0, &announced[..len], 2);
+            let mut forwarded = answer(SERVER, PEER, US);
+            forwarded[21] = 254;
+            n.heard(0, &forwarded, 2);
+            let mut elsewhere = answer(SERVER, PEER, US);
+            elsewhere[..6].copy_from_slice(&PEER.0);
+            n.heard(0, &elsewhere, 2);
+            assert!(!table.hop(row).resolved(), "to all, from behind a router, to another station");
+            n.heard(0, &answer(SERVER, PEER, US), 3);
+            assert_eq!(table.hop(row).mac(), PEER.0);
+            // Known: first the one who had it is asked. Another one that may not replace it does not.
+            assert_eq!(ask(&mut n, 30_003), (US, SERVER, SERVER, PEER));
+            let thief = Mac([2, 6, 6, 6, 6, 6]);
+            n.heard(0, &with_flags(answer(SERVER, thief, US), 0x40), 30_004);
+            assert!(n.waiting() && table.hop(row).mac() == PEER.0);
+            n.heard(0, &answer(SERVER, thief, US), 30_005);
+            assert!(!n.waiting() && table.hop(row).mac() == thief.0, "one with the override flag does");
+        }
+
+        #[test]
+        fn a_link_local_gateway_is_asked_from_a_link_local_address() {
+            let table = Neighbours::anonymous(64).unwrap();
+            let mut n = neighbourhood(&table);
+            n.pin(&HashSet::from([(GATEWAY, 0)]), 60_000, 0);
+            let (src, _, target, _) = ask(&mut n, 0);
+            assert_eq!((src, target), (nd::link_local(MAC), GATEWAY));
+            n.heard(0, &answer(GATEWAY, PEER, src), 1);
+            let (row, hop) = table.find(GATEWAY, 0).unwrap();
+            assert!(hop.resolved());
+            // It announces another MAC: everybody is asked at once.
+            let mut frame = [0; 128];
+            let len = nd::announce(&mut frame, Mac([2, 6, 6, 6, 6, 6]), GATEWAY, 0).unwrap();
+            n.heard(0, &frame[..len], 100);
+            assert_eq!(table.hop(row).mac(), PEER.0);
+            assert_eq!(ask(&mut n, 100).1, nd::solicited_node(GATEWAY));
+        }
+
+        #[test]
+        fn rows_of_both_families_are_taken_over() {
+            let table = Neighbours::anonymous(64).unwrap();
+            let mut n = neighbourhood(&table);
+            n.requested(SERVER, 0, 1);
+            n.requested(CLIENT, 0, 1);
+            let mut n = neighbourhood(&table);
+            assert_eq!(questions(&mut n, 0, 1).len(), 2);
+        }
     }
 }

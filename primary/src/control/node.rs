@@ -1,7 +1,6 @@
 //! `worker list`, `port list`, `laddr list`, `neigh list`, `version`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use control_api::params::Paging;
@@ -204,10 +203,7 @@ pub fn laddrs(core: &mut Core) -> Result<Option<Vec<Laddr>>, ApiError> {
         misses += stats::read(slot)?.dropped(DropReason::NoPort);
     }
     let view = |entry: &super::register::LocalEntry| {
-        let servers = match entry.address {
-            IpAddr::V4(ip) => used.get(&ip.to_bits()),
-            IpAddr::V6(_) => None,
-        };
+        let servers = used.get(&entry.address);
         let tightest = servers.and_then(|s| s.iter().max_by_key(|(_, n)| **n));
         let port = core.entry.skeleton.ports.get(usize::from(entry.port));
         Laddr {

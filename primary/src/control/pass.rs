@@ -1,13 +1,12 @@
 //! A pass over all sessions in pieces: there may be tens of millions, and nobody waits for all of them at once.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use arch::HashKey;
 use datapath::session::SessionReader;
-use shm_layout::neighbours::{as_v4, to_std};
+use shm_layout::neighbours::to_std;
 use shm_layout::slot::Slot;
 
 /// Records looked at in one piece: a few milliseconds.
@@ -26,13 +25,13 @@ impl Pass {
     /// Shows the next `records` places to `see`, as number among `slots` and record; `true`: those were the last.
     pub fn go_on(&mut self, slots: &[Slot], mut records: usize, mut see: impl FnMut(usize, u32)) -> bool {
         while let Some(slot) = slots.get(self.slot) {
-            let end = used(slot);
-            while self.record < end {
+            for record in used(slot, self.record) {
                 if records == 0 {
+                    self.record = record;
                     return false;
                 }
-                see(self.slot, self.record);
-                (records, self.record) = (records - 1, self.record + 1);
+                see(self.slot, record);
+                records -= 1;
             }
             (self.slot, self.record) = (self.slot + 1, 0);
         }
@@ -40,13 +39,13 @@ impl Pass {
     }
 }
 
-/// Records of a slot that were ever used.
-pub fn used(slot: &Slot) -> u32 {
-    slot.table.fresh.load(Relaxed).min(u32::try_from(slot.sessions.len()).unwrap_or(u32::MAX))
+/// Records of a slot that were ever used, of both kinds, from `first` on.
+pub fn used(slot: &Slot, first: u32) -> impl Iterator<Item = u32> {
+    slot.used().into_iter().flat_map(move |range| range.start.max(first)..range.end)
 }
 
 /// Sessions by local address and server.
-pub type ByLocal = HashMap<u32, HashMap<SocketAddr, u64>>;
+pub type ByLocal = HashMap<IpAddr, HashMap<SocketAddr, u64>>;
 
 #[derive(Debug)]
 struct Known {
@@ -98,7 +97,7 @@ impl LocalsUse {
         let done = pass.go_on(slots, PIECE, |at, record| {
             if let Some(s) = readers.get(at).and_then(|reader| reader.get(record)) {
                 let server = SocketAddr::new(to_std(s.real_ip), s.server_port);
-                *found.entry(as_v4(s.local_ip).unwrap_or(0)).or_default().entry(server).or_default() += 1;
+                *found.entry(to_std(s.local_ip)).or_default().entry(server).or_default() += 1;
             }
         });
         if done {
@@ -112,7 +111,7 @@ impl LocalsUse {
 /// The local addresses in it.
 #[must_use]
 pub fn addresses(found: &ByLocal) -> HashSet<IpAddr> {
-    found.keys().map(|ip| IpAddr::V4(Ipv4Addr::from_bits(*ip))).collect()
+    found.keys().copied().collect()
 }
 
 #[cfg(test)]
@@ -120,6 +119,7 @@ mod tests {
     use super::*;
     use shm_layout::session::{State, flag};
     use shm_layout::slot::SlotGeometry;
+    use std::sync::atomic::Ordering::Relaxed;
 
     fn slots(sessions: u32) -> Vec<Slot> {
         let geometry = SlotGeometry {
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(pieces, 3, "260,000 records");
         // It began two seconds ago, but it is done now: who waited has an answer, and who asks within a second too.
         let found = all.recent(7100).unwrap();
-        assert_eq!(found[&0x0a00_0080].values().sum::<u64>(), 260_000);
+        assert_eq!(found[&IpAddr::from([10, 0, 0, 128])].values().sum::<u64>(), 260_000);
         assert!(!all.busy() && all.recent(7401).is_none() && all.busy());
         // Who needs a later one does not get an earlier one.
         assert!(all.since(7401, 7500).is_none() && all.since(7402, 7500).is_none());

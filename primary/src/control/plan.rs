@@ -177,11 +177,7 @@ fn port(configured: &config::Port, facts: &PortFacts, first_slot: u32, slots: u3
         flags: flags.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(),
         steering: facts.steering,
         mac: facts.mac,
-        addresses: configured
-            .addresses
-            .iter()
-            .map(|a| (from_std(a.address), if a.address.is_ipv4() { a.prefix + 96 } else { a.prefix }))
-            .collect(),
+        addresses: configured.addresses.iter().map(|a| (from_std(a.address), a.prefix_as_v6())).collect(),
         gateways: configured.gateways.iter().map(|g| from_std(*g)).collect(),
         name: configured.name.to_string(),
     }

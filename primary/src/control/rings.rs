@@ -10,8 +10,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use packet::ipv6;
 use shm_layout::clock::now_ms;
 use shm_layout::limits::RING_FRAME_MAX;
+use shm_layout::neighbours::{Ip, ip4};
 use shm_layout::ring::{Args, RecordKind};
 use shm_layout::session::flag;
 use shm_layout::slot::Slot;
@@ -33,9 +35,9 @@ const PASS_MS: u64 = 5000;
 #[derive(Debug)]
 pub enum Order {
     /// Configured neighbours, and the longest session timeout in ms.
-    Pin(HashSet<(u32, u8)>, u64),
-    /// End sessions: see [`RecordKind::Kill`].
-    Kill(Args),
+    Pin(HashSet<(Ip, u8)>, u64),
+    /// End sessions: see [`RecordKind::Kill`], with the addresses behind it if they are IPv6.
+    Kill(Args, Option<[u8; 32]>),
 }
 
 /// Which slots a port has, and their rings.
@@ -144,9 +146,10 @@ impl Turn {
             let pause = Duration::from_millis(if self.neighbours.waiting() { 2 } else { 15 });
             match inbox.recv_timeout(pause) {
                 Ok(Order::Pin(wanted, keep_ms)) => self.neighbours.pin(&wanted, keep_ms, now_ms()),
-                Ok(Order::Kill(args)) => {
+                Ok(Order::Kill(args, addresses)) => {
+                    let addresses = addresses.as_ref().map_or(&[][..], |bytes| bytes);
                     for entry in &self.slots {
-                        if !entry.slot.from_control.push(RecordKind::Kill, args, &[]) {
+                        if !entry.slot.from_control.push(RecordKind::Kill, args, addresses) {
                             log::warn!("slot {}: ring full, order lost", entry.slot.geometry.slot);
                         }
                     }
@@ -162,9 +165,11 @@ impl Turn {
             for _ in 0..RECORDS {
                 match entry.slot.to_control.pop(&mut self.buffer) {
                     Some((RecordKind::Learn, _, len)) => self.neighbours.heard(entry.port, &self.buffer[..len], now),
-                    Some((RecordKind::Resolve, args, _)) => {
+                    Some((RecordKind::Resolve, args, len)) => {
+                        let wide = self.buffer[..len].first_chunk::<16>();
+                        let ip = wide.map_or(ip4(args[0]), |bytes| ipv6::from_bytes(*bytes));
                         if let Ok(port) = u8::try_from(args[1]) {
-                            self.neighbours.requested(args[0], port, now);
+                            self.neighbours.requested(ip, port, now);
                         }
                     }
                     Some(_) => {} // Not for control: a worker of another version.

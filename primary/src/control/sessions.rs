@@ -1,7 +1,7 @@
 //! `session list`, `count`, `kill`. Read-only: torn records are skipped.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 
 use arch::HashKey;
@@ -9,8 +9,9 @@ use control_api::params::{SessionKill, SessionList};
 use control_api::views::{Asked, Page, Session, SessionCount};
 use control_api::{ApiError, Code};
 use datapath::session::{Session as Record, SessionReader};
+use packet::ipv6;
 use shm_layout::clock::now_ms;
-use shm_layout::neighbours::{Ip, as_v4, ip4, to_std};
+use shm_layout::neighbours::{Ip, as_v4, from_std, ip4, to_std};
 use shm_layout::publish::owner_alive;
 use shm_layout::published::{load_name, protocol};
 use shm_layout::slot::Slot;
@@ -24,25 +25,27 @@ const PAGE: usize = 1000;
 /// Records looked at for one page: a filter that matches little must not keep other clients waiting.
 const RECORDS: usize = 100_000;
 
-/// An address, with or without port.
+/// An address of either family, with or without port.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    ip: Ipv4Addr,
+    ip: IpAddr,
     port: Option<u16>,
 }
 
 impl Place {
     fn parse(key: &str, text: &str) -> Result<Self, ApiError> {
-        let place = match text.parse::<SocketAddrV4>() {
-            Ok(address) => Ok(Self { ip: *address.ip(), port: Some(address.port()) }),
+        let place = match text.parse::<SocketAddr>() {
+            Ok(address) => Ok(Self { ip: address.ip(), port: Some(address.port()) }),
             Err(_) => text.parse().map(|ip| Self { ip, port: None }),
         };
         place.map_err(|_| {
-            ApiError::new(Code::InvalidParams, format!("{key} \"{text}\" is not an IPv4 address, with or without port"))
+            let message = format!("{key} \"{text}\" is not an IP address, with or without port");
+            ApiError::new(Code::InvalidParams, message)
+                .hint("such as 10.0.0.5, 10.0.0.5:4000, fd00::5 or [fd00::5]:4000")
         })
     }
-    fn is(&self, ip: u32, port: u16) -> bool {
-        self.ip.to_bits() == ip && self.port.is_none_or(|p| p == port)
+    fn is(&self, ip: Ip, port: u16) -> bool {
+        from_std(self.ip) == ip && self.port.is_none_or(|p| p == port)
     }
 }
 
@@ -63,14 +66,14 @@ pub fn list(core: &Core, params: &SessionList) -> Result<Page<Session>, ApiError
     for (i, slot) in core.tables.slots.iter().enumerate().skip(first_slot) {
         let reader = SessionReader::new(slot.clone(), HashKey::new([0; 32]));
         let start = if i == first_slot { first_record } else { 0 };
-        for record in start..used(slot) {
+        for record in used(slot, start) {
             if items.len() >= limit || looked >= RECORDS {
                 return Ok(Page { items, next: Some((i as u64) << 32 | u64::from(record)) });
             }
             looked += 1;
             let Some(session) = reader.get(record) else { continue };
-            if client.is_some_and(|p| !p.is(as_v4(session.client_ip).unwrap_or(0), session.client_port))
-                || server.is_some_and(|p| !p.is(as_v4(session.real_ip).unwrap_or(0), session.server_port))
+            if client.is_some_and(|p| !p.is(session.client_ip, session.client_port))
+                || server.is_some_and(|p| !p.is(session.real_ip, session.server_port))
                 || state.is_some_and(|s| s != session.state.name())
             {
                 continue;
@@ -183,12 +186,21 @@ pub fn kill(core: &Core, params: &SessionKill) -> Result<Asked, ApiError> {
         let error = ApiError::new(Code::InvalidParams, "session kill names no session");
         return Err(error.hint("give a client, a service address or a protocol"));
     }
-    let words = |key: &str, text: &Option<String>| -> Result<[u32; 2], ApiError> {
-        let place = text.as_ref().map(|t| Place::parse(key, t)).transpose()?;
-        Ok(place.map_or([0, 0], |p| [p.ip.to_bits(), p.port.unwrap_or(0).into()]))
+    let place = |key: &str, text: &Option<String>| text.as_ref().map(|t| Place::parse(key, t)).transpose();
+    let (client, vip) = (place("client", &params.client)?, place("vip", &params.vip)?);
+    let port = |place: Option<Place>| u32::from(place.and_then(|p| p.port).unwrap_or(0));
+    let v4 = |place: Option<Place>| place.and_then(|p| as_v4(from_std(p.ip))).unwrap_or(0);
+    let args = [v4(client), port(client), v4(vip), port(vip), protocol];
+    let order = if [client, vip].iter().flatten().any(|place| place.ip.is_ipv6()) {
+        // As it stands in a packet; zeros: any.
+        let bytes = |place: Option<Place>| place.map_or([0; 16], |p| ipv6::bytes(from_std(p.ip)));
+        let mut addresses = [0; 32];
+        addresses[..16].copy_from_slice(&bytes(client));
+        addresses[16..].copy_from_slice(&bytes(vip));
+        Order::Kill([0, args[1], 0, args[3], protocol], Some(addresses))
+    } else {
+        Order::Kill(args, None)
     };
-    let ([client, client_port], [vip, vip_port]) = (words("client", &params.client)?, words("vip", &params.vip)?);
-    let order = Order::Kill([client, client_port, vip, vip_port, protocol]);
     if !core.rings.as_ref().is_some_and(|rings| rings.order(order)) {
         return Err(ApiError::new(Code::Busy, "the slots are behind with earlier orders").hint("try again"));
     }

@@ -44,6 +44,9 @@ pub struct PortPlan {
     pub set_mac: Option<[u8; 6]>,
     /// EAL's device string of its kernel interface.
     pub kernel: Option<String>,
+    /// It takes part in IPv6, whose neighbours ask groups.
+    #[serde(default)]
+    pub groups: bool,
     /// Packets per pool.
     pub buffers: u32,
     /// Bytes per packet.
@@ -243,6 +246,7 @@ fn port_plan(config: &Config, port: &config::Port, index: u32, first_slot: u32, 
         mtu: port.mtu,
         set_mac: mac.filter(|_| !in_devargs),
         kernel: kernel_interface(port, index, mac, wrong),
+        groups: port.addresses.iter().any(|own| own.address.is_ipv6()),
         buffers,
         data_room,
     }

@@ -60,6 +60,9 @@ impl HeldPort {
             log::warn!("port {} keeps its own MAC: {error}", wanted.name);
         }
         port.start()?;
+        if wanted.groups {
+            port.receive_groups()?;
+        }
         if wanted.kernel.is_some() && wanted.set_mac.is_some_and(|mac| port.mac().ok() != Some(mac)) {
             return Err(HolderError::KernelMac { port: wanted.name.clone() });
         }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,9 +61,10 @@ fn main() {
 
 /// A port of its own for the `turn`-th socket: drawn at random, one in thirty of 2,000 would be one used before, whose session
 /// at the appliance lives on, and shares would not be counted by sockets.
-fn bind(turn: u64) -> std::io::Result<UdpSocket> {
+fn bind(turn: u64, target: SocketAddr) -> std::io::Result<UdpSocket> {
     let port = u16::try_from(10_000 + turn % 50_000).unwrap_or(0);
-    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+    let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, port)).or_else(|_| UdpSocket::bind((any, 0)))
 }
 
 /// One socket: `count` queries, at most `window` unanswered at a time.
@@ -76,7 +77,7 @@ fn session(
     report: &mut LoadReport,
     times: &mut Vec<u64>,
 ) -> std::io::Result<()> {
-    let socket = bind(turn)?;
+    let socket = bind(turn, target)?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(timeout))?;
     let mut flying: HashMap<u16, Instant> = HashMap::new();

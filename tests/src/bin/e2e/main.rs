@@ -31,6 +31,7 @@ mod supervise;
 mod trial;
 mod units;
 mod upgrade;
+mod v6;
 mod vlan;
 
 use std::time::Duration;
@@ -72,6 +73,16 @@ const TESTS: &[Test] = &[
     test("modes::nat", 180, modes::nat),
     test("modes::dr", 180, modes::dr),
     test("modes::tunnel", 180, modes::tunnel),
+    test("v6::fullnat", 180, v6::fullnat),
+    test("v6::nat", 180, v6::nat),
+    test("v6::dr", 180, v6::dr),
+    test("v6::tunnel", 180, v6::tunnel),
+    test("v6::tunnels_across", 240, v6::tunnels_across),
+    test("v6::nat64", 180, v6::nat64),
+    test("v6::path_mtu", 120, v6::path_mtu),
+    test("v6::port_unreachable", 60, v6::port_unreachable),
+    test("v6::neighbours", 120, v6::neighbours),
+    test("v6::tagged_port", 120, v6::tagged_port),
     test("shapes::lbctl_json", 120, shapes::lbctl_json),
     test("shapes::exit_codes", 60, shapes::exit_codes),
     test("configuration::five_mistakes", 30, configuration::five_mistakes),
