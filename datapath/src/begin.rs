@@ -154,25 +154,15 @@ impl SlotRunner {
         if mode == mode::DR && to_server.neighbour != real.0 {
             return Err(DropReason::NoRoute); // A router would send it, addressed to the VIP, back to us.
         }
-        let sides = match (P::V6, as_v4(real.0)) {
-            (false, Some(server)) => self.narrow(packet, (server, real.1), mode, to_server.port),
-            _ => self.wide(whole, real, mode, to_server.port),
-        }?;
-        if !to_client.hop.resolved() {
-            // The answer will need it: asked for now, it is there when the answer comes.
-            self.ask_neighbour(to_client.neighbour, to_client.port);
-        }
-        let [client_ip, vip, local_ip, server_ip] = sides.words;
-        let shift = if sides.direct { 0 } else { sides.isn_shift };
-        let new = New {
-            client_ip,
+        let mut new = New {
+            client_ip: 0,
             client_port: packet.sport,
-            vip,
+            vip: 0,
             vip_port: packet.dport,
-            local_ip,
-            local_port: sides.local_port,
-            server_ip,
-            server_port: sides.server_port,
+            local_ip: 0,
+            local_port: 0,
+            server_ip: 0,
+            server_port: 0,
             udp: !tcp,
             state,
             tunnel: mode == mode::TUNNEL,
@@ -184,13 +174,22 @@ impl SlotRunner {
             server_tag,
             service: service_index,
             service_id,
-            isn_shift: sides.isn_shift,
+            isn_shift: 0,
             end: [packet.seq.wrapping_add(packet.segment_len()), 0],
             ack: [0, packet.seq.wrapping_add(1)], // What the server must acknowledge at least.
             now_ms: self.now_ms,
             timeout_ms: timeout,
-            wide: sides.wide,
+            wide: None,
         };
+        match (P::V6, as_v4(real.0)) {
+            (false, Some(server)) => self.narrow(packet, (server, real.1), mode, to_server.port, &mut new),
+            _ => self.wide(whole, real, mode, to_server.port, &mut new),
+        }?;
+        let shift = if mode == mode::FULLNAT { new.isn_shift } else { 0 };
+        if !to_client.hop.resolved() {
+            // The answer will need it: asked for now, it is there when the answer comes.
+            self.ask_neighbour(to_client.neighbour, to_client.port);
+        }
         if tcp
             && mode == mode::FULLNAT
             && let Some(frame) = io.frame(place)
@@ -207,7 +206,8 @@ impl SlotRunner {
     }
 
     /// Both sides of an IPv4 session towards an IPv4 server.
-    fn narrow(&mut self, packet: &V4, real: (u32, u16), mode: u8, port: u8) -> Result<Sides, DropReason> {
+    #[inline]
+    fn narrow(&mut self, packet: &V4, real: (u32, u16), mode: u8, port: u8, new: &mut New) -> Result<(), DropReason> {
         let direct = mode == mode::DR || mode == mode::TUNNEL;
         let server = if direct { (packet.dst, packet.dport) } else { real };
         let local = if mode == mode::FULLNAT {
@@ -216,20 +216,16 @@ impl SlotRunner {
             self.client_itself((packet.src, packet.sport), server, packet.proto)
         };
         let local = local.ok_or(DropReason::NoPort)?;
-        let isn_shift = match mode {
+        (new.client_ip, new.vip) = (packet.src, packet.dst);
+        (new.local_ip, new.local_port) = (local.ip, local.port);
+        (new.server_ip, new.server_port) = server;
+        new.isn_shift = match mode {
             // What stands in the shift's place: see `flag::DIRECT`.
             _ if direct => real.0,
             mode::FULLNAT if packet.proto == protocol::TCP => self.isn_shift(server, local, packet.seq),
             _ => 0,
         };
-        Ok(Sides {
-            words: [packet.src, packet.dst, local.ip, server.0],
-            local_port: local.port,
-            server_port: server.1,
-            isn_shift,
-            direct,
-            wide: None,
-        })
+        Ok(())
     }
 
     /// Both sides of any other.
@@ -240,7 +236,8 @@ impl SlotRunner {
         (real, real_port): (Ip, u16),
         mode: u8,
         port: u8,
-    ) -> Result<Sides, DropReason> {
+        new: &mut New,
+    ) -> Result<(), DropReason> {
         let packet = whole.head();
         let (client, vip) = (whole.source(), whole.destination());
         let (client_v4, real_v4) = (as_v4(client), as_v4(real));
@@ -276,9 +273,11 @@ impl SlotRunner {
         let shifted = mode == mode::FULLNAT && proto == protocol::TCP;
         // Of IPv6 the words are a hash of both addresses.
         let local = Local { ip: words[2], port: local_port, hash: 0 };
-        let isn_shift = if shifted { self.isn_shift((words[3], real_port), local, packet.seq) } else { 0 };
-        let server_port = if direct { packet.dport } else { real_port };
-        Ok(Sides { words, local_port, server_port, isn_shift, direct, wide: Some(wide) })
+        new.isn_shift = if shifted { self.isn_shift((words[3], real_port), local, packet.seq) } else { 0 };
+        [new.client_ip, new.vip, new.local_ip, new.server_ip] = words;
+        (new.local_port, new.server_port) = (local_port, if direct { packet.dport } else { real_port });
+        new.wide = Some(wide);
+        Ok(())
     }
 
     /// Counts a new session that a service could not have; counts of an earlier use of its row begin from 0.
@@ -360,18 +359,6 @@ impl SlotRunner {
         let is = |row: &shm_layout::published::AddressRow| row.get().is_some_and(|(ip, _)| ip == address);
         self.shared.ports().any(|(_, port)| port.addresses.iter().any(is))
     }
-}
-
-/// Both sides of a session that is about to begin.
-struct Sides {
-    /// Client, VIP, local, server, as the record has them.
-    words: [u32; 4],
-    local_port: u16,
-    server_port: u16,
-    /// As the record has it.
-    isn_shift: u32,
-    direct: bool,
-    wide: Option<Wide>,
 }
 
 /// A free local address and port of this slot towards the server, by the port it is reached by.

@@ -76,6 +76,14 @@ pub enum PublishError {
         /// Name of the service.
         service: String,
     },
+    /// The slots have no wide records, which sessions of the service need.
+    #[error(
+        "the tables have no room for the IPv6 sessions of service {service}; hint: set node.sessions_ipv6 if it is 0; stop the appliance when no session lives, its next start makes the tables anew"
+    )]
+    NoIpv6 {
+        /// Name of the service.
+        service: String,
+    },
     /// Generations only go up.
     #[error("generation {number} is not newer than the published {current}")]
     Stale {
@@ -296,6 +304,11 @@ impl Publisher {
     ) -> Result<Staged, PublishError> {
         let plan = &plan.into();
         self.check(plan, number)?;
+        if slots.iter().any(|slot| slot.lines.is_empty())
+            && let Some(service) = plan.services.iter().find(|service| service.is_wide())
+        {
+            return Err(PublishError::NoIpv6 { service: service.name.clone() });
+        }
         let deadline = Instant::now() + patience;
         loop {
             let who = self.reclaim(slots);

@@ -5,6 +5,7 @@
 
 mod rows;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -208,6 +209,7 @@ pub struct Slot {
     pub wide: Rows<WideHead>,
     /// Address lines of the wide records, in their order.
     pub lines: Rows<AddressLine>,
+    first_wide: u32,
 }
 
 impl Slot {
@@ -223,7 +225,7 @@ impl Slot {
         slot.table.extension_free.store(crate::limits::NONE, Ordering::Relaxed);
         if let Some(head) = slot.wide.first() {
             head.free.store(crate::limits::NONE, Ordering::Relaxed);
-            head.fresh.store(slot.first_wide(), Ordering::Relaxed);
+            head.fresh.store(slot.first_wide, Ordering::Relaxed);
         }
         for head in slot.wheel.iter() {
             head.store(crate::limits::NONE, Ordering::Relaxed);
@@ -285,35 +287,51 @@ impl Slot {
             extensions: map.rows(at.extensions, geometry.extensions)?,
             wide: map.rows(at.wide, geometry.wide_heads())?,
             lines: map.rows(at.lines, geometry.wide_sessions)?,
+            first_wide: u32::try_from(geometry.sessions).unwrap_or(crate::limits::NONE),
         })
     }
 
     /// Number of the first wide record; those before have no address line.
     #[inline(always)]
     #[must_use]
-    pub fn first_wide(&self) -> u32 {
-        u32::try_from(self.geometry.sessions).unwrap_or(crate::limits::NONE)
+    pub const fn first_wide(&self) -> u32 {
+        self.first_wide
     }
 
-    /// Heads of the free records of a kind: first free, first never used; and the numbers of that kind's records.
+    /// Heads of the free records of a kind: first free, first never used. (Without wide records there are no heads of them:
+    /// the others'.)
+    #[inline(always)]
+    #[must_use]
+    pub fn heads(&self, wide: bool) -> (&AtomicU32, &AtomicU32) {
+        match self.wide.first() {
+            Some(head) if wide => (&head.free, &head.fresh),
+            _ => (&self.table.free, &self.table.fresh),
+        }
+    }
+
+    /// The heads of a record's kind.
+    #[inline(always)]
+    #[must_use]
+    pub fn heads_of(&self, record: u32) -> (&AtomicU32, &AtomicU32) {
+        self.heads(record >= self.first_wide)
+    }
+
+    /// Numbers of the records of a kind.
     #[inline]
     #[must_use]
-    pub fn free_list(&self, wide: bool) -> (&AtomicU32, &AtomicU32, std::ops::Range<u32>) {
+    pub fn records(&self, wide: bool) -> Range<u32> {
         let end = u32::try_from(self.sessions.len()).unwrap_or(crate::limits::NONE);
-        match self.wide.first().filter(|_| wide) {
-            Some(head) => (&head.free, &head.fresh, self.first_wide()..end),
-            None if wide => (&self.table.free, &self.table.fresh, end..end),
-            None => (&self.table.free, &self.table.fresh, 0..self.first_wide().min(end)),
-        }
+        if wide { self.first_wide..end } else { 0..self.first_wide }
     }
 
     /// The records ever used, of both kinds.
     #[must_use]
-    pub fn used(&self) -> [std::ops::Range<u32>; 2] {
+    pub fn used(&self) -> [Range<u32>; 2] {
         [false, true].map(|wide| {
-            let (_, fresh, range) = self.free_list(wide);
-            // Relaxed: a bound, and kept within the table.
-            range.start..fresh.load(Ordering::Relaxed).clamp(range.start, range.end)
+            let Range { start, end } = self.records(wide);
+            // Relaxed: a bound, and kept within the table. Without wide records both kinds have the same heads.
+            let fresh = self.heads(wide).1.load(Ordering::Relaxed);
+            start..fresh.clamp(start, end)
         })
     }
 
@@ -321,7 +339,7 @@ impl Slot {
     #[inline(always)]
     #[must_use]
     pub fn line(&self, record: u32) -> Option<&AddressLine> {
-        self.lines.get(record.checked_sub(self.first_wide())? as usize)
+        self.lines.get(record.checked_sub(self.first_wide)? as usize)
     }
 }
 

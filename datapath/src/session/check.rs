@@ -87,7 +87,7 @@ impl Table<'_> {
     fn check_lists(&self, count: &mut Recount) -> Result<Vec<Met>, String> {
         let used = self.slot.used();
         for (wide, used) in [false, true].into_iter().zip(&used).take(1 + self.slot.wide.len()) {
-            let fresh = self.slot.free_list(wide).1.load(Ordering::Relaxed);
+            let fresh = self.slot.heads(wide).1.load(Ordering::Relaxed);
             if fresh != used.end {
                 return Err(format!("the first record never used is {fresh}, outside the table (wide: {wide})"));
             }
@@ -106,7 +106,7 @@ impl Table<'_> {
             Some(_) => Err(format!("record {record} is met twice, now in {where_}")),
         };
         for wide in [false, true].into_iter().take(1 + self.slot.wide.len()) {
-            let (free, _, range) = self.slot.free_list(wide);
+            let ((free, _), range) = (self.slot.heads(wide), self.slot.records(wide));
             let mut next = free.load(Ordering::Relaxed);
             while let Some(record) = some(next) {
                 meet(record, Met::Free, "the free list")?;

@@ -310,7 +310,7 @@ impl SessionTable {
 
     /// First record of the free list, else the first never used.
     fn next_record(&self, wide: bool) -> Result<Fresh, CreateError> {
-        let (free, fresh, range) = self.slot.free_list(wide);
+        let ((free, fresh), range) = (self.slot.heads(wide), self.slot.records(wide));
         let fresh = fresh.load(Ordering::Relaxed);
         if range.is_empty() {
             return Err(CreateError::TableFull(0));

@@ -262,7 +262,7 @@ impl Plan {
         let counts = self.counts();
 
         if let Some(head) = head {
-            let (free, mark, _) = slot.free_list(self.record >= slot.first_wide());
+            let (free, mark) = slot.heads_of(self.record);
             if fresh == 0 {
                 free.put(self.value[at::FREE]);
             } else {
@@ -311,7 +311,7 @@ impl Plan {
         row.state.put(0); // State::Free
         row.flags.put(0);
         row.link.put(self.value[at::FREE]);
-        slot.free_list(self.record >= slot.first_wide()).0.put(self.record);
+        slot.heads_of(self.record).0.put(self.record);
         settle32(&slot.table.records, self.counts().records);
         Some(())
     }

@@ -80,7 +80,7 @@ impl Key {
     #[inline(always)]
     fn of(addresses: u64, ports: u32, row: &SessionRow, side: Direction) -> Self {
         let flags = row.flags.load(Ordering::Relaxed); // Relaxed: the readers of other slots compare two copies.
-        let family = if flag::sides_v6(flags)[side as usize] { IPV6 } else { 0 };
+        let family = u64::from(flag::sides_v6(flags)[side as usize]) << IPV6.trailing_zeros();
         Self { a: addresses, b: u64::from(protocol_of_flags(flags)) << 32 | u64::from(ports) | family }
     }
 }

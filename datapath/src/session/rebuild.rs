@@ -25,12 +25,12 @@ impl SessionTable {
             if used.is_empty() && wide {
                 break; // There may be none at all.
             }
-            self.slot.free_list(wide).1.put(used.end); // Relaxed here and below: own data.
+            self.slot.heads(wide).1.put(used.end); // Relaxed here and below: own data.
             for record in used {
                 if self.enter(record) {
                     kept += 1;
                 } else if let Some(row) = self.slot.sessions.get(record as usize) {
-                    let (free, ..) = self.slot.free_list(wide);
+                    let (free, _) = self.slot.heads(wide);
                     row.state.put(State::Free as u8);
                     row.flags.put(0);
                     row.link.put(free.load(Ordering::Relaxed));

@@ -227,7 +227,7 @@ impl SessionTable {
         let table = &self.slot.table;
         let records = table.records.load(Ordering::Relaxed).to_le_bytes()[0].wrapping_sub(1);
         let counts = Counts { records, ..Counts::default() };
-        let (free, ..) = self.slot.free_list(record >= self.slot.first_wide());
+        let (free, _) = self.slot.heads_of(record);
         Plan::free(record, bucket, next, free.load(Ordering::Relaxed), counts).run(&self.slot);
         indexed
     }

@@ -460,7 +460,7 @@ fn refusal(error: PublishError) -> ApiError {
     let kind = match error {
         PublishError::Held { .. } => Code::Busy,
         PublishError::Limit { .. } | PublishError::Full { .. } => Code::Refused,
-        PublishError::Older { .. } => Code::NeedsRestart,
+        PublishError::Older { .. } | PublishError::NoIpv6 { .. } => Code::NeedsRestart,
         PublishError::Stale { .. } => Code::Failed,
     };
     ApiError::new(kind, error.to_string())

@@ -8,7 +8,7 @@ pub use rows::*;
 use crate::limits::NONE;
 use crate::owner::OwnerRow;
 use crate::segment::{One, Rows};
-use crate::session::{BucketRow, SessionRow};
+use crate::session::{AddressLine, BucketRow, SessionRow};
 use crate::sync::{AtomicU32, Ordering};
 
 /// See the shipped one.
@@ -34,7 +34,20 @@ pub struct Slot {
     pub sessions: Rows<SessionRow>,
 }
 
+#[allow(missing_docs, reason = "as in the shipped one: here are no wide records")]
 impl Slot {
+    pub fn heads_of(&self, _record: u32) -> (&AtomicU32, &AtomicU32) {
+        (&self.table.free, &self.table.fresh)
+    }
+
+    pub const fn line(&self, _record: u32) -> Option<&AddressLine> {
+        None
+    }
+
+    pub fn used(&self) -> [std::ops::Range<u32>; 2] {
+        [0..self.table.fresh.load(Ordering::Relaxed).min(1), 1..1]
+    }
+
     /// One session record, one wheel bucket, one index bucket; nobody's.
     #[must_use]
     pub fn small(slot: u32) -> Self {

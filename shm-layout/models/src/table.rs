@@ -51,12 +51,13 @@ pub fn free(slot: &Slot) {
 }
 
 mod key {
-    //! Keys as the reader makes them.
+    //! What the reader leans on: keys are not modelled, a reader compares the addresses themselves.
 
-    use shm_layout::session::flag;
+    use shm_layout::neighbours::Ip;
+    use shm_layout::session::{AddressLine, SessionRow, flag};
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Key(pub u64, pub u64);
+    pub struct Key;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Direction {
@@ -65,9 +66,21 @@ mod key {
     }
 
     impl Key {
-        pub const fn new(source: u32, port: u16, to: u32, to_port: u16, protocol: u8) -> Self {
-            Self((source as u64) << 32 | (port as u64) << 16 | to_port as u64, (to as u64) << 8 | protocol as u64)
+        pub const fn client_of(_row: &SessionRow) -> Self {
+            Self
         }
+        pub const fn server_of(_row: &SessionRow) -> Self {
+            Self
+        }
+    }
+
+    pub trait Wanted: Copy {
+        fn key(&self) -> Key;
+        fn ends(&self) -> Option<[Ip; 2]>;
+    }
+
+    pub const fn ends_of(_line: &AddressLine, _direct: bool, _side: Direction) -> [Ip; 2] {
+        [[0; 2]; 2] // The model's records have no line.
     }
 
     pub const fn protocol_of_flags(flags: u8) -> u8 {
@@ -80,7 +93,7 @@ mod index {
 
     use shm_layout::slot::Slot;
 
-    use super::key::Key;
+    use super::key::{Key, Wanted};
 
     #[derive(Clone, Debug)]
     pub struct Index;
@@ -96,7 +109,7 @@ mod index {
         pub const fn hash(&self, _key: Key) -> u64 {
             0
         }
-        pub fn search(&self, _key: Key, _hash: u64, _damaged: impl FnMut(u32, u32)) -> Option<Found> {
+        pub fn search(&self, _wanted: impl Wanted, _hash: u64, _damaged: impl FnMut(u32, u32)) -> Option<Found> {
             None
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::choice::{Key, Share};
-use crate::neighbours::Ip;
+use crate::neighbours::{Ip, as_v4};
 use crate::published::{
     LocalRow, MemberRow, Published, ServiceRow, admin, load_name, mode, scheduler, service_flag, store_name,
 };
@@ -140,6 +140,11 @@ impl ServicePlan {
             weight: if configured(m) { m.weight } else { 0 },
         };
         needed.then(|| self.members.iter().map(share).collect())
+    }
+
+    /// Are its sessions wide: has it or a server of it an IPv6 address?
+    pub(super) fn is_wide(&self) -> bool {
+        as_v4(self.vip).is_none() || self.members.iter().any(|member| as_v4(member.ip).is_none())
     }
 
     /// Does the row say what layout 1.0 does not know?

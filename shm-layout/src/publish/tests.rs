@@ -330,3 +330,23 @@ fn readers_never_see_two_generations_at_once() {
     println!("bursts read while 10,000 generations were published: {}", read.load(Relaxed));
     assert!(read.load(Relaxed) > 100);
 }
+
+#[test]
+fn ipv6_is_refused_by_tables_without_room_for_it() {
+    let mut publisher = Publisher::attach(tables());
+    let narrow = slots(2);
+    let wide: Vec<Slot> = (0..2)
+        .map(|slot| SlotGeometry { slot, wide_sessions: 4, ..narrow[0].geometry })
+        .map(|geometry| Slot::anonymous(geometry, false).unwrap())
+        .collect();
+    let v6 = [0x2001_0db8_0000_0000, 1];
+    let vip = Plan { services: vec![ServicePlan { vip: v6, ..service(0, 3, 1) }], ..plan(1, 1) };
+    let mut server = plan(1, 1);
+    server.services[0].members[2].ip = v6;
+    for (number, plan) in [(1, vip), (2, server)] {
+        let refused = publisher.stage(&plan, number, &narrow, PATIENCE).unwrap_err();
+        assert!(matches!(&refused, PublishError::NoIpv6 { service } if service == "service-0"), "{refused}");
+        let staged = publisher.stage(&plan, number, &wide, PATIENCE).unwrap();
+        publisher.commit(staged);
+    }
+}

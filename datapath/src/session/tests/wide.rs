@@ -117,7 +117,7 @@ fn local_ports_of_ipv6_are_free_or_not_by_the_index_too() {
     let mut used = std::collections::HashSet::new();
     for i in 0..20 {
         let picked = table.pick_port(&pool, server, 8080, 6).unwrap();
-        assert!(picked.port % 2 == 0 && used.insert(picked.port), "{picked:?}");
+        assert!(picked.port.is_multiple_of(2) && used.insert(picked.port), "{picked:?}");
         let wide = Wide { client: v6(100 + i), vip: v6(1), local, server, direct: false };
         let [client_ip, vip, local_ip, server_ip] = wide.words(table.hash_key());
         let made = New { udp: false, local_port: picked.port, wide: Some(wide), ..new(0, 0) };

@@ -21,6 +21,6 @@ fn a_copy_is_of_one_session() {
             assert_eq!(session.client_ip, session.server_ip, "two sessions in one copy");
         }
         owner.join().unwrap();
-        assert_eq!(reader.get(0).map(|s| s.client_ip), Some(2));
+        assert_eq!(reader.get(0).map(|s| s.client_ip), Some(shm_models::neighbours::ip4(2)));
     });
 }
