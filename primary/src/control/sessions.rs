@@ -1,7 +1,7 @@
 //! `session list`, `count`, `kill`. Read-only: torn records are skipped.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 
 use arch::HashKey;
