@@ -55,7 +55,7 @@ pub fn awake(ns: &Netns, interface: &str, address: &str) -> Result<()> {
     let keys = ["disable_ipv6=0", "accept_dad=0", "dad_transmits=0", "accept_ra=0", "router_solicitations=0"];
     let keys = keys.map(|key| format!("net.ipv6.conf.{interface}.{key}"));
     ns.sysctl(&keys.each_ref().map(String::as_str))?;
-    ns.ip(&[&format!("-6 addr add {address}/{PREFIX} dev {interface} nodad")])
+    ns.ip(&[&format!("addr add {address}/{PREFIX} dev {interface} nodad")])
 }
 
 /// A service on the VIP's `port`, with every host's `server_port` at the addresses `of` names.

@@ -90,7 +90,7 @@ pub fn nat(ctx: &mut Ctx) -> Result<()> {
     rig.appliance.conf.laddrs.clear();
     set_mode(&mut rig, "nat");
     for host in &rig.servers {
-        host.ns.ip(&[&format!("-6 route add {CLIENT}/128 via {APPLIANCE} dev eth0")])?;
+        host.ns.ip(&[&format!("route add {CLIENT}/128 via {APPLIANCE} dev eth0")])?;
     }
     rig.start()?;
     let seen = whoami(&rig)?;
@@ -105,7 +105,7 @@ fn vip_at_servers(rig: &mut Rig) -> Result<()> {
     let folder = rig.folder.clone();
     for host in &mut rig.servers {
         host.ns.sysctl(&["net.ipv6.conf.lo.disable_ipv6=0", "net.ipv4.conf.all.arp_ignore=1"])?;
-        host.ns.ip(&[&format!("-6 addr add {VIP}/128 dev lo nodad"), &format!("addr add {VIP4}/32 dev lo")])?;
+        host.ns.ip(&[&format!("addr add {VIP}/128 dev lo nodad"), &format!("addr add {VIP4}/32 dev lo")])?;
         host.start_dns_at(&folder, &format!("[{VIP}]"))?;
         host.start_dns_at(&folder, VIP4)?;
     }
@@ -200,7 +200,7 @@ fn far_client(rig: &Rig) -> Result<Netns> {
     v6::awake(&far, "eth0", FAR)?;
     rig.client.sysctl(&["net.ipv6.conf.all.forwarding=1"])?;
     rig.client.ip(&[&format!("link set far mtu {NARROW}")])?;
-    far.ip(&["-6 route add default via fd00:7::1"])?;
+    far.ip(&["route add default via fd00:7::1"])?;
     Ok(far)
 }
 
