@@ -125,12 +125,12 @@ impl SlotRunner {
 
     /// Is there one station to answer to, on this slot's port? (Not a group, not ourselves: no reflection.)
     pub(crate) fn answerable<I: Io>(&self, io: &mut I, place: usize, packet: &impl Packet) -> bool {
-        self.from_one_station(io, place)
+        self.came_from_one_station(io, place)
             && self.generation.is_some_and(|generation| !self.bad_source(packet, generation))
     }
 
     /// From one station that is not we, to us.
-    pub(crate) fn from_one_station<I: Io>(&self, io: &mut I, place: usize) -> bool {
+    pub(crate) fn came_from_one_station<I: Io>(&self, io: &mut I, place: usize) -> bool {
         let Some(frame) = io.frame(place) else { return false };
         let from = ethernet::src(frame);
         ethernet::dst(frame) == Some(self.port.mac) && from.is_some_and(|mac| mac.is_unicast() && mac != self.port.mac)

@@ -103,7 +103,7 @@ impl SlotRunner {
     /// As [`answerable`](Self::answerable).
     pub(crate) fn answerable_v6<I: Io>(&self, io: &mut I, place: usize, packet: &V6) -> bool {
         self.generation.is_some_and(|generation| !self.bad_source_v6(packet.src, generation))
-            && self.from_one_station(io, place)
+            && self.came_from_one_station(io, place)
     }
 
     /// As [`bad_source`](Self::bad_source).

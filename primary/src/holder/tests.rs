@@ -251,6 +251,10 @@ fn bytes_of_the_tables_follow_the_limits() {
     let small = table_bytes(config::TableSizes::of(&config("", "net_tap0,iface=t0", 2)));
     let mut large = config("", "net_tap0,iface=t0", 2);
     large.node.sessions = 1_000_000;
+    // A tenth as many of IPv6 are kept room for.
+    let both = table_bytes(config::TableSizes::of(&large));
+    large.node.sessions_ipv6 = Some(0);
     let large = table_bytes(config::TableSizes::of(&large));
     assert!(large > small + 3 * 64_000_000 && large < small + 3 * 100_000_000, "{small} {large}");
+    assert!(both > large + 3 * 12_000_000 && both < large + 3 * 18_000_000, "{large} {both}");
 }
