@@ -171,6 +171,12 @@ impl SlotRunner {
         if service.flags.load(Relaxed) & service_flag::REMOVED != 0 {
             return Err(DropReason::NoService);
         }
+        let mode = service.mode.load(Relaxed);
+        let direct = mode == mode::DR || mode == mode::TUNNEL;
+        // Of a server that replies past us any packet may come to any slot: first whoever has its session is asked.
+        if direct && let Some(slot) = self.elsewhere(flight.key) {
+            return Ok(Begun::Elsewhere(slot));
+        }
         if self.full(service, service_index) {
             return Err(DropReason::ServiceFull);
         }
@@ -187,11 +193,9 @@ impl SlotRunner {
         let timeout = service.timeouts.get(state as usize).map_or(0, |t| t.load(Relaxed));
         let service_id = service.id.load(Relaxed);
         let to_server = self.shared.next_hop(real.0).ok_or(DropReason::NoRoute)?;
-        let mode = service.mode.load(Relaxed);
         if mode == mode::DR && to_server.neighbour != real.0 {
             return Err(DropReason::NoRoute); // A router would send it, addressed to the VIP, back to us.
         }
-        let direct = mode == mode::DR || mode == mode::TUNNEL;
         if direct && !tcp && service.flags.load(Relaxed) & service_flag::ONE_PACKET != 0 {
             self.sessions.claim_counts((server_id, server_tag), (service_index, service_id));
             let tunnel = mode == mode::TUNNEL;
@@ -225,15 +229,10 @@ impl SlotRunner {
             timeout_ms: timeout,
             wide: None,
         };
-        let ends = match (P::V6, as_v4(real.0)) {
+        match (P::V6, as_v4(real.0)) {
             (false, Some(server)) => self.narrow(packet, (server, real.1), mode, to_server.port, &mut new),
             _ => self.wide(whole, real, mode, to_server.port, &mut new),
-        };
-        if ends.is_err() && direct {
-            // Server side and VIP are one here: who has the reply's key has this very session.
-            return self.elsewhere(flight.key).map(Begun::Elsewhere).ok_or(DropReason::NoPort);
-        }
-        ends?;
+        }?;
         let shift = if mode == mode::FULLNAT { new.isn_shift } else { 0 };
         if !to_client.hop.resolved() {
             // The answer will need it: asked for now, it is there when the answer comes.

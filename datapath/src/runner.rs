@@ -168,7 +168,9 @@ impl SlotRunner {
             straight: true,
             parsed: Default::default(),
             parsed_v6: Default::default(),
-            ident: 0,
+            // Slots share local addresses: each begins elsewhere (RFC 6864 §4.3), also after a take-over.
+            #[allow(clippy::cast_possible_truncation, reason = "16 bits of it are wanted")]
+            ident: (u64::from(number) << 12 ^ now_ns) as u16,
             scratch: Box::new([0; RING_FRAME_MAX]),
             flushed: false,
             announced: Vec::new(),

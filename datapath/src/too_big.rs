@@ -35,11 +35,13 @@ impl SlotRunner {
     /// Drops a packet that does not fit, and tells its sender that `most` bytes do.
     #[cold]
     pub(crate) fn too_big<I: Io>(&mut self, io: &mut I, place: usize, packet: &impl Packet, most: u32) {
+        if !self.answerable(io, place, packet) {
+            return self.refuse(io, place, DropReason::TooBig);
+        }
         let from = self.own_address_towards(packet);
         let scratch = self.scratch.as_mut_slice();
         let built = io.frame(place).and_then(|frame| packet.too_big(scratch, frame, from, most));
         if let Some(len) = built
-            && self.answerable(io, place, packet)
             && self.answers.allow(self.now_ms)
         {
             self.originate_from_scratch(io, len);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed; // Session rows have one writer, this 
 use packet::quote::{self, Quote};
 use packet::{V4, icmp};
 use shm_layout::counters::DropReason;
+use shm_layout::neighbours::ip4;
 use shm_layout::published::protocol;
 use shm_layout::ring::RecordKind;
 use shm_layout::session::{SessionRow, flag};
@@ -33,7 +34,7 @@ impl SlotRunner {
             };
         };
         let row = self.slot.sessions.get(index as usize).filter(|row| wrapped_in_v4(row));
-        let Some(row) = row.filter(|row| row.real_server() == far) else {
+        let Some(row) = row.filter(|row| self.receiver(index, row, Direction::Client) == ip4(far)) else {
             return self.refuse(io, place, DropReason::BadIcmp);
         };
         // What was sent lately (RFC 5927 §4.1): of what the server has acknowledged nothing is known here.

@@ -105,6 +105,13 @@ pub const fn is_multicast(address: Ip6) -> bool {
     address[0] >> 56 == 0xff
 }
 
+/// An IPv4 address in IPv6's clothes (RFC 4291 §2.5.5.2)?
+#[inline]
+#[must_use]
+pub const fn is_v4_mapped(address: Ip6) -> bool {
+    address[0] == 0 && address[1] >> 32 == 0xffff
+}
+
 /// An address of one link alone (RFC 4291 §2.5.6)?
 #[inline]
 #[must_use]

@@ -111,8 +111,12 @@ pub fn parse(src: Ip6, dst: Ip6, hop_limit: u8, message: &[u8]) -> Result<Nd, Nd
         return Err(NdError::BadChecksum);
     }
     let target = ipv6::from_bytes(*head.last_chunk().ok_or(NdError::TooShort)?);
-    if ipv6::is_multicast(target) {
+    // IPv4 in IPv6's clothes is nobody's on a wire (RFC 4291 §2.5.5).
+    if ipv6::is_multicast(target) || ipv6::is_v4_mapped(target) {
         return Err(NdError::BadTarget);
+    }
+    if ipv6::is_multicast(src) {
+        return Err(NdError::BadAddresses);
     }
     if kind == SOLICITATION {
         let source = link_layer(options, SOURCE_LINK_LAYER)?;

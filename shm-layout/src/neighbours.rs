@@ -246,7 +246,8 @@ impl Neighbours {
         self.rows.get(usize::try_from(row).ok()?).map(|row| Hop(row.hop.load(Ordering::Acquire)))
     }
 
-    /// Bucket of an address. Rows are only made for addresses control chose, so the mix needs no key.
+    /// Bucket of an address. The mix has no key: whoever chooses on-link addresses can fill a bucket, so control lets rows of
+    /// stations that do not answer go first.
     #[must_use]
     pub fn bucket(&self, ip: Ip, port: u8) -> &NeighbourBucket {
         let mut x = ip[0] ^ ip[1].rotate_left(32) ^ u64::from(port) << 56;

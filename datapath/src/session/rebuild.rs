@@ -22,8 +22,8 @@ impl SessionTable {
         self.clear();
         let mut kept = 0;
         for (wide, used) in [false, true].into_iter().zip(self.slot.used()) {
-            if used.is_empty() && wide {
-                break; // There may be none at all.
+            if wide && self.slot.wide.is_empty() {
+                break; // Tables without IPv6.
             }
             self.slot.heads(wide).1.put(used.end); // Relaxed here and below: own data.
             for record in used {

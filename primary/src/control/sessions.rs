@@ -197,7 +197,8 @@ pub fn kill(core: &Core, params: &SessionKill) -> Result<Asked, ApiError> {
         let mut addresses = [0; 32];
         addresses[..16].copy_from_slice(&bytes(client));
         addresses[16..].copy_from_slice(&bytes(vip));
-        Order::Kill([0, args[1], 0, args[3], protocol], Some(addresses))
+        // To a worker that knows IPv4 alone the words must match nothing.
+        Order::Kill([u32::MAX, args[1], u32::MAX, args[3], protocol], Some(addresses))
     } else {
         Order::Kill(args, None)
     };
