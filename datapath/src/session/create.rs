@@ -69,7 +69,7 @@ pub struct New {
     pub wide: Option<Wide>,
 }
 
-/// What a wide record has in its line ([`AddressLine`](shm_layout::session::AddressLine)).
+/// What a wide record has in its line ([`AddressLine`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wide {
     /// Client's address.

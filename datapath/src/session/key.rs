@@ -12,7 +12,7 @@ use shm_layout::session::{AddressLine, SessionRow, flag};
 /// `b = IP protocol << 32 | source port << 16 | destination port`. Each session has two: of what the client sends to the
 /// virtual address, and of what the server sends to the local address.
 ///
-/// Of an IPv6 packet `a` is a keyed hash of both addresses and `b` has [`IPV6`] set: see [`Tuple`].
+/// Of an IPv6 packet `a` is a keyed hash of both addresses and `b` has `IPV6` set: see [`Tuple`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Source and destination address.
